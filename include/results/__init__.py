@@ -1,0 +1,1 @@
+"""Records of runs: schema, store, cost, verdicts, reports, exchange."""

@@ -1,0 +1,1 @@
+"""Weights from any source to S3 and FSx: verified, crash-safe, immutable."""

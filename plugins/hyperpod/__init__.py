@@ -1,0 +1,1 @@
+"""Airflow operators, hooks, triggers and task groups for SageMaker HyperPod inference."""
