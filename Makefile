@@ -5,32 +5,58 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.locked
+UV := $(BIN)/uv
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo up test lint types bench chaos lock clean
+.PHONY: help setup demo up down status test lint types bench chaos lock browser clean
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
-$(STAMP): requirements.lock
-	@echo "setup: installing $(VENV) from requirements.lock"
+$(STAMP): requirements-dev.lock
+	@echo "setup: installing $(VENV) from requirements-dev.lock (first time: about a minute)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python $(BIN)/python requirements.lock
+	@$(UV) pip sync --quiet --require-hashes --compile-bytecode --python $(BIN)/python requirements-dev.lock
 	@touch $@
 
 setup: $(STAMP)  ## Install everything into .venv
 
+demo: $(STAMP)  ## One release on the local HyperPod, from weights to a torn-down endpoint; prints the figures
+	@$(BIN)/python -m include.local.demo
+
+up: $(STAMP)  ## Local HyperPod and Airflow, kept running; Ctrl-C stops everything
+	@$(BIN)/python -m include.local.demo --keep-running
+
+down: $(STAMP)  ## Stop what a killed `make up` or `make demo` left behind
+	@$(BIN)/python -m include.local down
+
+status: $(STAMP)  ## What is running
+	@$(BIN)/python -m include.local status
+
 lint: $(STAMP)  ## ruff and the layer rules
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache
 
 types: $(STAMP)  ## mypy --strict on include/ and plugins/
-	$(BIN)/mypy
+	@$(BIN)/mypy
 
-lock: $(STAMP)  ## Resolve requirements*.txt into requirements.lock
-	$(BIN)/uv pip compile -q --generate-hashes --universal --python-version 3.11 requirements-dev.txt -o requirements.lock
+browser: $(STAMP)
+	@$(BIN)/python -m tests.browser
+
+test: lint types browser  ## Everything: lint, types, unit, integration, end-to-end, browser
+	@$(BIN)/pytest
+
+bench: $(STAMP)  ## Performance beside peers in the same run: make bench [AREA=staging|loadtest|lifecycle|results|dags]
+	@$(BIN)/python -m bench $(AREA)
+
+chaos: $(STAMP)  ## Faults at every step: make chaos [SEED=7] [N=60]
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(N),--injections $(N))
+
+lock: $(STAMP)  ## Resolve requirements*.txt into the lock files
+	@$(UV) pip compile -q --generate-hashes --universal --python-version 3.11 requirements.txt -o requirements.lock
+	@$(UV) pip compile -q --generate-hashes --universal --python-version 3.11 -c requirements.lock requirements-dev.txt -o requirements-dev.lock
 
 clean:  ## Remove what the commands made, the staged models and results included
-	rm -rf var $(VENV)
+	@rm -rf var $(VENV) .venv-*
