@@ -1,0 +1,57 @@
+"""What staging needs from outside: credentials and addresses, never in a manifest, a log or a repr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StagingContext:
+    """Sessions and tokens of one staging.
+
+    :param session: ``boto3.Session`` for source and target; ``None``: the ambient one.
+    :param expected_bucket_owner: account that must own the target bucket; checked on every control call.
+    :param kube: Kubernetes ``ApiClient``, for copies to FSx that run in the cluster.
+    """
+
+    session: Any = None
+    region: str | None = None
+    hf_token: str | None = field(default=None, repr=False)
+    hf_endpoint: str | None = None
+    expected_bucket_owner: str | None = None
+    kube: Any = None
+
+    def s3(self) -> Any:
+        """Return a boto3 S3 client for control calls."""
+        import boto3
+        from botocore.config import Config
+
+        session = self.session or boto3.Session()
+        return session.client(
+            "s3", region_name=self.region, config=Config(retries={"mode": "adaptive", "max_attempts": 6})
+        )
+
+    def owner_arguments(self) -> dict[str, str]:
+        """Return ``ExpectedBucketOwner`` when one is asked for."""
+        return {"ExpectedBucketOwner": self.expected_bucket_owner} if self.expected_bucket_owner else {}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a staging is: bytes done and in all, bytes per second, seconds left, current file."""
+
+    done: int
+    total: int
+    rate: float
+    eta_s: float | None
+    file: str
+
+    def __str__(self) -> str:
+        share = 100 * self.done / self.total if self.total else 100.0
+        eta = "" if self.eta_s is None else f", {self.eta_s:.0f} s left"
+        return f"{self.done / 1e6:.1f} of {self.total / 1e6:.1f} MB ({share:.0f} %), {self.rate / 1e6:.0f} MB/s{eta}"
+
+
+ProgressCallback = Callable[[Progress], None]
