@@ -10,12 +10,13 @@ class FailureClass(StrEnum):
 
     CONFIGURATION = "configuration"  # a person must change something: never retried
     INTEGRITY = "integrity"  # bytes or identity are not what was recorded: never retried
+    RESULT = "result"  # it was measured and it is bad: that is the answer, never retried
     CAPACITY = "capacity"  # nothing is wrong, there is no room yet: wait, then retry
     TRANSIENT = "transient"  # a flake of a network or an API: retry
     INTERNAL = "internal"  # a defect of ours, or something nobody has classified: retry
 
 
-NEVER_RETRIED = frozenset({FailureClass.CONFIGURATION, FailureClass.INTEGRITY})
+NEVER_RETRIED = frozenset({FailureClass.CONFIGURATION, FailureClass.INTEGRITY, FailureClass.RESULT})
 
 
 class PipelineError(Exception):

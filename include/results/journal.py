@@ -1,0 +1,76 @@
+"""The journal of a run: each stage writes what it does as it does it, so that a killed task leaves a trace."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TypeVar
+
+from include.catalog.plan import ReleasePlan, RunIdentity
+from include.catalog.specs import Spec
+from include.endpoint.model import TeardownReport
+from include.objects import Objects
+from include.results.schema import RunRecord, StageOutcome
+
+S = TypeVar("S", bound=Spec)
+
+
+@dataclass(frozen=True)
+class RunJournal:
+    """Files of one run below ``<results_uri>/<run.path>``.
+
+    :param objects: rooted at the cluster's ``results_uri``.
+    """
+
+    objects: Objects
+    run: RunIdentity
+
+    def path(self, name: str) -> str:
+        """Path of one of the run's files below ``results_uri``."""
+        return f"{self.run.path}/{name}"
+
+    def write_plan(self, plan: ReleasePlan) -> None:
+        """Keep the plan."""
+        self.objects.put(self.path("plan.json"), json.dumps(plan.to_xcom(), indent=1).encode())
+
+    def read_plan(self) -> ReleasePlan | None:
+        """Return the plan, ``None`` when the run never had one."""
+        data = self.objects.get(self.path("plan.json"))
+        return None if data is None else ReleasePlan.from_xcom(json.loads(data))
+
+    def write_outcome(self, outcome: StageOutcome) -> None:
+        """Keep a stage's outcome; the last attempt's stands."""
+        self._write(f"stages/{outcome.stage}.json", outcome)
+
+    def outcomes(self) -> dict[str, StageOutcome]:
+        """Return every stage's outcome by stage; one that is still ``running`` was killed or is under way."""
+        found: dict[str, StageOutcome] = {}
+        for info in self.objects.list(self.path("stages")):
+            data = self.objects.get(info.path)
+            if data is not None and info.path.endswith(".json"):
+                outcome = StageOutcome.model_validate_json(data)
+                found[outcome.stage] = outcome
+        return found
+
+    def write_record(self, record: RunRecord) -> None:
+        """Keep the run's record."""
+        self._write("record.json", record)
+
+    def read_record(self) -> RunRecord | None:
+        """Return the run's record, ``None`` when there is none yet."""
+        return self._read("record.json", RunRecord)
+
+    def write_teardown(self, report: TeardownReport) -> None:
+        """Keep the proof of absence."""
+        self._write("teardown.json", report)
+
+    def read_teardown(self) -> TeardownReport | None:
+        """Return the proof of absence, ``None`` when the teardown has not ended."""
+        return self._read("teardown.json", TeardownReport)
+
+    def _write(self, name: str, value: Spec) -> None:
+        self.objects.put(self.path(name), value.model_dump_json(indent=1).encode())
+
+    def _read(self, name: str, kind: type[S]) -> S | None:
+        data = self.objects.get(self.path(name))
+        return None if data is None else kind.model_validate_json(data)
