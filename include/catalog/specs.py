@@ -130,6 +130,9 @@ class PromptSpec(Spec):
     prefix_groups: int = Field(1, gt=0)
     turns: int = Field(1, gt=0)
     think_time_s: float = Field(0, ge=0)
+    followup_tokens: int | None = Field(None, gt=0, description="Tokens of later turns; none: input_tokens.")
+    followup_role: Literal["user", "tool"] = Field("user", description="Who speaks in the later turns.")
+    tools: int = Field(0, ge=0, le=256, description="Function definitions that each request carries.")
     dataset: str | None = Field(None, description="JSONL, Parquet or ShareGPT file: path or s3:// URI.")
 
 
@@ -146,6 +149,10 @@ class LoadSpec(Spec):
     requests: int | None = Field(None, gt=0)
     duration_s: float | None = Field(None, gt=0)
     stop_error_rate: float | None = Field(None, gt=0, le=1)
+    ramp_s: float | None = Field(
+        None, ge=0, description="Closed loop: spread of the first wave; none: one measured TTFT."
+    )
+    workers: int | None = Field(None, gt=0, le=64, description="Generator processes; none: by the target rate.")
 
     @property
     def label(self) -> str:

@@ -1,0 +1,1 @@
+"""The load generator: one event loop on one core, nothing imported that a first request does not need."""

@@ -1,0 +1,331 @@
+"""What the bytes of an answer mean: readers of response bodies, one per protocol, filling in an exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from include.loadtest.engine.events import (
+    AwsEventStream,
+    EventsOrLines,
+    JsonLines,
+    ServerSentEvents,
+    StreamFormatError,
+)
+from include.loadtest.engine.exchange import Exchange
+
+Interpret = Callable[[Exchange, bytes, int], None]
+_KEPT_ERROR_BODY = 2048
+
+
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+
+
+class _Part(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[Any] | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Part | None = None
+    message: _Part | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Completion(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: Any = None
+    data: list[msgspec.Raw] | None = None
+    object: str | None = None
+    message: Any = None
+
+
+class _Token(msgspec.Struct):
+    text: str | None = None
+    special: bool = False
+
+
+class _Details(msgspec.Struct):
+    finish_reason: str | None = None
+    generated_tokens: int | None = None
+    input_length: int | None = None
+
+
+class _Generation(msgspec.Struct):
+    token: _Token | None = None
+    generated_text: str | None = None
+    details: _Details | None = None
+    error: Any = None
+    message: Any = None
+
+
+_completion = msgspec.json.Decoder(_Completion).decode
+_generation = msgspec.json.Decoder(_Generation).decode
+_generations = msgspec.json.Decoder(list[_Generation] | _Generation).decode
+
+
+def _error_text(error: Any) -> str:
+    if isinstance(error, dict):
+        return str(error.get("message") or error)
+    return str(error)
+
+
+def _take_usage(exchange: Exchange, usage: _Usage) -> None:
+    if usage.prompt_tokens is not None:
+        exchange.input_tokens = usage.prompt_tokens
+    if usage.completion_tokens is not None:
+        exchange.output_tokens = usage.completion_tokens
+    details = usage.prompt_tokens_details
+    if details is not None and details.cached_tokens is not None:
+        exchange.cached_tokens = details.cached_tokens
+
+
+def openai_event(exchange: Exchange, payload: bytes, now: int) -> None:
+    """Read one event of a chat or text completion; a chunk counts when it carries content of any kind."""
+    if payload == b"[DONE]":
+        exchange.done = True
+        return
+    chunk = _completion(payload)
+    if chunk.choices:
+        choice = chunk.choices[0]
+        part = choice.delta
+        text = choice.text if part is None else part.content or part.reasoning_content or part.reasoning
+        if text:
+            exchange.marks.append(now)
+            if exchange.texts is not None:
+                exchange.texts.append(text)
+        elif part is not None and part.tool_calls:
+            exchange.marks.append(now)
+            exchange.tool_calls = (exchange.tool_calls or []) + part.tool_calls
+        if choice.finish_reason is not None:
+            exchange.finish_reason = choice.finish_reason
+    if chunk.usage is not None:
+        _take_usage(exchange, chunk.usage)
+    if chunk.error is not None:
+        exchange.fail("stream_error", _error_text(chunk.error))
+    elif chunk.object == "error":
+        exchange.fail("stream_error", _error_text(chunk.message))
+
+
+def generation_event(exchange: Exchange, payload: bytes, now: int) -> None:
+    """Read one event of TGI's ``generate_stream`` or one line of DJL's ``jsonlines`` output."""
+    if payload == b"[DONE]":
+        exchange.done = True
+        return
+    line = _generation(payload)
+    token = line.token
+    if token is not None and token.text and not token.special:
+        exchange.marks.append(now)
+        if exchange.texts is not None:
+            exchange.texts.append(token.text)
+    _take_details(exchange, line)
+    if line.error is not None:
+        exchange.fail("stream_error", _error_text(line.error))
+
+
+def _take_details(exchange: Exchange, line: _Generation) -> None:
+    details = line.details
+    if details is not None:
+        exchange.finish_reason = details.finish_reason or exchange.finish_reason or "stop"
+        if details.generated_tokens is not None:
+            exchange.output_tokens = details.generated_tokens
+        if details.input_length is not None:
+            exchange.input_tokens = details.input_length
+    elif line.generated_text is not None:
+        exchange.finish_reason = exchange.finish_reason or "stop"
+
+
+def openai_body(exchange: Exchange, payload: bytes, now: int) -> None:
+    """Read a whole, unstreamed completion or embedding answer."""
+    answer = _completion(payload)
+    if answer.usage is not None:
+        _take_usage(exchange, answer.usage)
+    if answer.error is not None:
+        exchange.fail("server_error", _error_text(answer.error))
+    elif answer.choices:
+        choice = answer.choices[0]
+        text = choice.text if choice.message is None else choice.message.content
+        if exchange.texts is not None and text:
+            exchange.texts.append(text)
+        if choice.message is not None:
+            exchange.tool_calls = choice.message.tool_calls
+        exchange.finish_reason = choice.finish_reason or "stop"
+    elif answer.data:
+        exchange.done = True
+
+
+def generation_body(exchange: Exchange, payload: bytes, now: int) -> None:
+    """Read a whole, unstreamed TGI or DJL answer: an object, or a list of one."""
+    answer = _generations(payload)
+    first = answer[0] if isinstance(answer, list) and answer else answer
+    if isinstance(first, list):
+        return
+    if first.error is not None:
+        exchange.fail("server_error", _error_text(first.error))
+        return
+    _take_details(exchange, first)
+    if exchange.texts is not None and first.generated_text:
+        exchange.texts.append(first.generated_text)
+
+
+class Reply(Protocol):
+    """Reads one response body."""
+
+    def feed(self, body: bytes, now: int) -> None:
+        """Take the next bytes, received at ``now`` (monotonic ns)."""
+
+    def finish(self, now: int) -> None:
+        """The body has ended as HTTP says it should."""
+
+
+class EventReply:
+    """A streamed answer: every event is interpreted as its last byte arrives."""
+
+    __slots__ = ("_events", "_exchange", "_interpret")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        interpret: Interpret,
+        events: ServerSentEvents | JsonLines | EventsOrLines,
+    ) -> None:
+        self._exchange = exchange
+        self._interpret = interpret
+        self._events = events
+
+    def feed(self, body: bytes, now: int) -> None:
+        """Interpret the events that ``body`` completes."""
+        try:
+            for payload in self._events.feed(body):
+                self._interpret(self._exchange, payload, now)
+        except (msgspec.MsgspecError, StreamFormatError, UnicodeDecodeError) as error:
+            self._exchange.fail("bad_event", str(error))
+
+    def finish(self, now: int) -> None:
+        """Interpret what is left; an answer that never said it was complete is a failure."""
+        try:
+            for payload in self._events.finish():
+                self._interpret(self._exchange, payload, now)
+        except (msgspec.MsgspecError, StreamFormatError, UnicodeDecodeError) as error:
+            self._exchange.fail("bad_event", str(error))
+        if not self._exchange.done and not self._exchange.finish_reason:
+            self._exchange.fail("truncated", "the stream ended without [DONE] or a finish reason")
+
+
+class SageMakerReply:
+    """A response stream of InvokeEndpointWithResponseStream: event stream messages around the model's bytes."""
+
+    __slots__ = ("_exchange", "_inner", "_messages")
+
+    def __init__(self, exchange: Exchange, inner: EventReply) -> None:
+        self._exchange = exchange
+        self._messages = AwsEventStream()
+        self._inner = inner
+
+    def feed(self, body: bytes, now: int) -> None:
+        """Unwrap whole messages; an exception message fails the request with its type."""
+        try:
+            for headers, payload in self._messages.feed(body):
+                if headers.get(":message-type", "event") == "event":
+                    if headers.get(":event-type", "PayloadPart") == "PayloadPart":
+                        self._inner.feed(payload, now)
+                else:
+                    kind = headers.get(":exception-type") or headers.get(":error-code") or "error"
+                    self._exchange.fail("stream_error", f"{kind}: {payload.decode(errors='replace')}")
+        except StreamFormatError as error:
+            self._exchange.fail("bad_event", str(error))
+
+    def finish(self, now: int) -> None:
+        """The HTTP body ended; a message must not be half-way."""
+        if self._messages.pending:
+            self._exchange.fail("cut", f"{self._messages.pending} bytes of an event stream message")
+        self._inner.finish(now)
+
+
+class BodyReply:
+    """An unstreamed answer: collected, read once."""
+
+    __slots__ = ("_exchange", "_interpret", "_parts")
+
+    def __init__(self, exchange: Exchange, interpret: Interpret) -> None:
+        self._exchange = exchange
+        self._interpret = interpret
+        self._parts: list[bytes] = []
+
+    def feed(self, body: bytes, now: int) -> None:
+        """Keep the bytes."""
+        self._parts.append(body)
+
+    def finish(self, now: int) -> None:
+        """Read the whole body."""
+        try:
+            self._interpret(self._exchange, b"".join(self._parts), now)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            self._exchange.fail("bad_body", str(error))
+            return
+        if not self._exchange.done and not self._exchange.finish_reason:
+            self._exchange.fail("bad_body", "neither choices, a generated text nor data in the answer")
+
+
+class RawReply:
+    """A body kept as it is, for our own side requests (tokenize)."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+
+    def feed(self, body: bytes, now: int) -> None:
+        """Keep the bytes."""
+        self.parts.append(body)
+
+    def finish(self, now: int) -> None:
+        """Nothing to check."""
+
+
+class ErrorReply:
+    """The body of an HTTP error: its first bytes become the record's error text."""
+
+    __slots__ = ("_exchange", "_text")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._text = b""
+
+    def feed(self, body: bytes, now: int) -> None:
+        """Keep the first bytes."""
+        if len(self._text) < _KEPT_ERROR_BODY:
+            self._text += body[:_KEPT_ERROR_BODY]
+
+    def finish(self, now: int) -> None:
+        """Classify by status code."""
+        self._exchange.fail(f"http_{self._exchange.status}", self._text.decode(errors="replace"))
+
+
+_GENERATION_BODIES = frozenset({"tgi", "djl"})
+
+
+def reply_for(exchange: Exchange, body: str, *, stream: bool, sagemaker: bool, content_type: str) -> Reply:
+    """Choose the reader of a 200 answer by what was asked and what the server says it sends."""
+    generation = body in _GENERATION_BODIES
+    if not stream or content_type == "application/json":
+        return BodyReply(exchange, generation_body if generation else openai_body)
+    interpret = generation_event if generation else openai_event
+    if sagemaker:
+        return SageMakerReply(exchange, EventReply(exchange, interpret, EventsOrLines()))
+    if content_type == "text/event-stream":
+        return EventReply(exchange, interpret, ServerSentEvents())
+    return EventReply(exchange, interpret, EventsOrLines())

@@ -1,0 +1,1 @@
+"""A server of exactly known timing: the truth that load clients are measured against."""

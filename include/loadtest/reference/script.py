@@ -1,0 +1,149 @@
+"""What the reference server does and when: timing, faults, and the frames of each protocol."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import msgspec
+
+from include.loadtest.engine.events import encode_message
+
+MS = 1_000_000
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of misbehaviour, for every ``every``-th completion request (the first is number 0).
+
+    :param kind: ``stall`` pauses ``ms`` before token ``at``; ``cut`` closes there; ``http`` answers ``status``;
+        ``error_event`` sends an in-band error there; ``wrong_usage`` adds ``delta`` to the completion tokens;
+        ``slow_reader`` leaves the request unread for ``ms``; ``hang`` never answers; ``no_done`` ends cleanly without
+        finish reason and ``[DONE]``; ``no_usage`` leaves the usage out; ``garbage`` sends an event that is no JSON.
+    """
+
+    kind: str
+    every: int = 1
+    offset: int = 0
+    at: int = 1
+    ms: float = 0.0
+    status: int = 500
+    delta: int = 0
+
+
+class Script(msgspec.Struct, frozen=True, kw_only=True):
+    """Timing of every answer: token *i* is due at receipt + ``ttft_ms`` + i × ``itl_ms``.
+
+    :param tokens: length of an answer whose request states none.
+    :param per_chunk: tokens in one event, all due when its last is.
+    :param role_ms: an empty role chunk this long after receipt, as some servers send.
+    :param pieces: each event is sent in so many separate writes.
+    :param merge: so many events are held back and sent in one write, at the due time of the last.
+    :param freeze_at_s: the whole server stands still for ``freeze_s`` from then, counted from its first request.
+    :param slots: requests served at once, the others wait their turn; 0: no limit.
+    :param tokenizer: answer ``/tokenize``: one token per word.
+    """
+
+    ttft_ms: float = 50.0
+    itl_ms: float = 10.0
+    tokens: int = 16
+    per_chunk: int = 1
+    role_ms: float | None = None
+    pieces: int = 1
+    merge: int = 1
+    freeze_at_s: float | None = None
+    freeze_s: float = 0.0
+    slots: int = 0
+    tokenizer: bool = False
+    faults: list[Fault] = []
+
+    def fault_for(self, number: int) -> Fault | None:
+        """Return what goes wrong with the ``number``-th completion request."""
+        for fault in self.faults:
+            if number % fault.every == fault.offset % fault.every:
+                return fault
+        return None
+
+
+_ID = '"id":"chatcmpl-6f1f2d0e5b7c4c0e9a3f7e2b1d4c8a90","created":1790000000,"model":"reference"'
+
+
+@cache
+def token_event(shape: str, tokens: int) -> bytes:
+    """Return one event that carries ``tokens`` tokens, as vLLM (or TGI, DJL) shapes it."""
+    text = " tok" * tokens
+    if shape == "tgi":
+        return sse('{"index":1,"token":{"id":7,"text":"%s","logprob":-0.1,"special":false}}' % text)
+    if shape == "djl":
+        return b'{"token":{"id":7,"text":"%s","log_prob":-0.1}}\n' % text.encode()
+    if shape == "openai-completions":
+        return sse(
+            '{%s,"object":"text_completion","choices":[{"index":0,"text":"%s","logprobs":null,'
+            '"finish_reason":null}]}' % (_ID, text)
+        )
+    return sse(
+        '{%s,"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"%s"},"logprobs":null,'
+        '"finish_reason":null}]}' % (_ID, text)
+    )
+
+
+def role_event() -> bytes:
+    """Return the empty chunk that announces the role."""
+    return sse(
+        '{%s,"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"role":"assistant","content":""},'
+        '"finish_reason":null}]}' % _ID
+    )
+
+
+def final_events(
+    shape: str, prompt_tokens: int, tokens: int, *, usage: bool = True, done: bool = True
+) -> bytes:
+    """Return what follows the last token: finish reason, usage, ``[DONE]``."""
+    if shape in ("tgi", "djl"):
+        details = f'"details":{{"finish_reason":"length","generated_tokens":{tokens},"input_length":{prompt_tokens}}}'
+        body = '{"generated_text":"",%s}' % details if done else '{"index":2}'
+        return sse(body) if shape == "tgi" else body.encode() + b"\n"
+    kind = "text_completion" if shape == "openai-completions" else "chat.completion.chunk"
+    delta = '"text":""' if shape == "openai-completions" else '"delta":{}'
+    parts = []
+    if done:
+        parts.append(sse('{%s,"object":"%s","choices":[{"index":0,%s,"finish_reason":"length"}]}' % (_ID, kind, delta)))
+    if usage:
+        counts = f'"prompt_tokens":{prompt_tokens},"completion_tokens":{tokens},"total_tokens":{prompt_tokens + tokens}'
+        parts.append(sse('{%s,"object":"%s","choices":[],"usage":{%s}}' % (_ID, kind, counts)))
+    if done:
+        parts.append(b"data: [DONE]\n\n")
+    return b"".join(parts)
+
+
+def error_event(shape: str) -> bytes:
+    """Return an error inside a 200 stream."""
+    body = '{"error":{"message":"CUDA out of memory","type":"InternalServerError","code":500}}'
+    return body.encode() + b"\n" if shape == "djl" else sse(body)
+
+
+def whole_answer(shape: str, prompt_tokens: int, tokens: int) -> bytes:
+    """Return an unstreamed answer."""
+    text = " tok" * tokens
+    if shape in ("tgi", "djl"):
+        details = {"finish_reason": "length", "generated_tokens": tokens, "input_length": prompt_tokens}
+        answer: dict[str, object] = {"generated_text": text, "details": details}
+        return msgspec.json.encode([answer] if shape == "tgi" else answer)
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": tokens}
+    if shape == "embeddings":
+        data = [{"object": "embedding", "index": 0, "embedding": [0.0] * 8}]
+        return msgspec.json.encode({"object": "list", "data": data, "usage": {"prompt_tokens": prompt_tokens}})
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "length"}
+    if shape == "openai-completions":
+        choice = {"index": 0, "text": text, "finish_reason": "length"}
+    return msgspec.json.encode({"id": "r", "choices": [choice], "usage": usage})
+
+
+def sse(data: str) -> bytes:
+    """Return a server-sent event."""
+    return b"data: %s\n\n" % data.encode()
+
+
+def wrap(event: bytes, *, sagemaker: bool) -> bytes:
+    """Return an event as one HTTP chunk, for SageMaker inside an event stream message."""
+    if sagemaker:
+        event = encode_message({":message-type": "event", ":event-type": "PayloadPart"}, event)
+    return b"%x\r\n%s\r\n" % (len(event), event)
