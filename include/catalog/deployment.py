@@ -62,9 +62,7 @@ class DeploymentSpec(DeploymentPart):
     resources: dict[Literal["requests", "limits"], dict[str, str]] = Field(default_factory=dict)
     resource_claims: tuple[dict[str, Any], ...] = ()
     model_source: Literal["s3", "fsx", "huggingface", "kubernetesVolume"] = "s3"
-    model_location: str | None = Field(
-        None, description="Path inside the store; default: the staged revision's."
-    )
+    model_location: str | None = Field(None, description="Path inside the store; default: the staged revision's.")
     volume: ModelVolume = ModelVolume()
     fsx: FsxStorage | None = None
     huggingface: HubModel | None = None

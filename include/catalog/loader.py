@@ -73,9 +73,7 @@ class _Reader:
             self.problems.append(Problem(name, place, repr(said), "make it valid YAML"))
             return None
         if not isinstance(content, dict):
-            self.problems.append(
-                Problem(name, "the file", type(content).__name__, "write a mapping of field: value")
-            )
+            self.problems.append(Problem(name, "the file", type(content).__name__, "write a mapping of field: value"))
             return None
         try:
             return kind.model_validate(content)

@@ -19,9 +19,7 @@ ROLE_ARN = r"^arn:aws[a-z-]*:iam::\d{12}:role/[a-zA-Z0-9+=,.@_/-]+$"
 class DeploymentPart(BaseModel):
     """Base of the parts of a deployment: frozen, strict about unknown fields."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=AliasGenerator(serialization_alias=to_camel)
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=AliasGenerator(serialization_alias=to_camel))
 
     def rendered(self) -> JsonObject:
         """Return the custom resource's names and the values that were written."""
@@ -181,9 +179,7 @@ class Metrics(DeploymentPart):
     """What the operator's collector scrapes."""
 
     enabled: bool | None = None
-    scrape_interval_seconds: int | None = Field(
-        None, ge=5, le=300, serialization_alias="metricsScrapeIntervalSeconds"
-    )
+    scrape_interval_seconds: int | None = Field(None, ge=5, le=300, serialization_alias="metricsScrapeIntervalSeconds")
     path: str | None = Field(None, pattern=r"^/[a-zA-Z0-9\-_./]*$")
     port: int | None = Field(None, ge=1024, le=65535)
 

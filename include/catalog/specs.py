@@ -167,9 +167,7 @@ class WorkloadSpec(Spec):
 
     name: Name
     description: str = ""
-    protocol: Literal["openai-chat", "openai-completions", "invocations", "sagemaker", "embeddings"] = (
-        "openai-chat"
-    )
+    protocol: Literal["openai-chat", "openai-completions", "invocations", "sagemaker", "embeddings"] = "openai-chat"
     stream: bool = True
     prompts: tuple[PromptSpec, ...] = Field((PromptSpec(),), min_length=1)
     weights: tuple[float, ...] = Field((), description="Share of each prompt spec; empty: equal shares.")

@@ -85,7 +85,9 @@ class ModelServer:
         self.engine = xllamacpp.Server(params)
         self.upstream = str(self.engine.listening_address)
         self.phases["load"] = time.monotonic() - started - self.phases["hash"]
-        log.info("model %s ready: %s", self.name, {name: round(value, 2) for name, value in self.phases.items()})
+        log.info(
+            "model %s ready: %s", self.name, {name: round(value, 2) for name, value in self.phases.items()}
+        )
 
     def application(self) -> web.Application:
         """Return the HTTP front."""

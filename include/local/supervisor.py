@@ -104,7 +104,9 @@ class LocalHyperPod:
         """Names of the endpoints that exist on the Kubernetes or the SageMaker plane."""
         found: list[str] = []
         for plural in ("inferenceendpointconfigs", "jumpstartmodels"):
-            found += [f"{plural}/{item['metadata']['name']}" for item in self._kube(f"{GROUP}/{plural}")["items"]]
+            found += [
+                f"{plural}/{item['metadata']['name']}" for item in self._kube(f"{GROUP}/{plural}")["items"]
+            ]
         listed = self._sagemaker().list_endpoints()["Endpoints"]
         return found + [f"sagemaker endpoint/{item['EndpointName']}" for item in listed]
 
@@ -127,7 +129,9 @@ class LocalHyperPod:
 
     def _start(self, name: str) -> None:
         env = {**os.environ, **self.environment(), "PYTHONPATH": str(PROJECT_ROOT), "PYTHONUNBUFFERED": "1"}
-        self.processes[name] = spawn(name, self._command(name), env, self.log(name), self._registry, cwd=PROJECT_ROOT)
+        self.processes[name] = spawn(
+            name, self._command(name), env, self.log(name), self._registry, cwd=PROJECT_ROOT
+        )
 
     def _command(self, name: str) -> list[str]:
         state = self.state / name
@@ -140,7 +144,16 @@ class LocalHyperPod:
             return [*python, "moto.server", "-H", "127.0.0.1", "-p", port]
         if name == "kube":
             kubeconfig = str(self.state / "kubeconfig")
-            return [*python, "include.local.kube", "--port", port, "--state", str(state), "--kubeconfig", kubeconfig]
+            return [
+                *python,
+                "include.local.kube",
+                "--port",
+                port,
+                "--state",
+                str(state),
+                "--kubeconfig",
+                kubeconfig,
+            ]
         return [*python, f"include.local.{name}", "--state", str(state)]
 
     def _wait(self, name: str, timeout: float) -> None:

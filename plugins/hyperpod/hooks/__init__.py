@@ -1,0 +1,1 @@
+"""Connections to the clusters and to AWS."""

@@ -1,0 +1,134 @@
+"""Before anything is spent: plan, preflight, stage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hyperpod.operators.base import StageOperator
+from include.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from include.endpoint.model import ValidationReport
+
+
+class PlanOperator(StageOperator):
+    """Resolve the request into a frozen plan: revision, custom resource, prices; refuses what cannot work.
+
+    :param request: see :class:`StageOperator`.
+    """
+
+    stage = "plan"
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Write the plan to the journal and return it."""
+        from include.endpoint.planning import make_plan
+
+        from include.catalog.loader import load_catalog
+        from include.staging.api import resolve_revision
+
+        with self.journaled(context) as work:
+            request = self.release_request(context)
+            catalog = load_catalog()
+            model, cluster = catalog.model(request.model), catalog.cluster(request.cluster)
+            workloads = tuple(catalog.workload(name) for name in request.workloads)
+            hook = self.hook_or_none(context)
+            token = getattr(model.source, "token_conn_id", None)
+            revision = resolve_revision(model, hook.staging(token)) if hook else ""
+            if request.revision and request.revision != revision:
+                raise ConfigurationError(
+                    "RevisionUnavailable",
+                    f"revision = {request.revision!r}, but the source of {model.name!r} is at {revision}",
+                    fix="leave revision empty for the source's current one, or pin it in the catalog",
+                )
+            plan = make_plan(
+                self.run_identity(context),
+                model,
+                cluster,
+                workloads,
+                revision,
+                price_book=catalog.prices,
+                slo=request.slo,
+                keep=request.after_benchmark == "keep",
+                ttl_seconds=int(request.ttl_hours * 3600),
+                budget_usd=request.budget_usd,
+            )
+            self.journal(context).write_plan(plan)
+            work.data = {"plan_digest": plan.digest, "endpoint": plan.endpoint_name, "revision": revision}
+            self.log.info("plan %s: %s @ %s on %s", plan.digest, model.name, revision, cluster.name)
+            return plan.to_xcom()
+
+
+class PreflightOperator(StageOperator):
+    """Check everything that can be checked for free.
+
+    :param request: see :class:`StageOperator`.
+    """
+
+    stage = "preflight"
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return the report; fails when a check failed, with every failed check and its fix."""
+        from include.endpoint.preflight import preflight
+
+        with self.journaled(context) as work:
+            plan = self.plan(context)
+            report = preflight(plan, self.hook(plan).clients())
+            work.data = report.model_dump(mode="json")
+            log_checks(self.log, report)
+            raise_failed("PreflightFailed", report)
+            return report.model_dump(mode="json")
+
+
+class StageModelOperator(StageOperator):
+    """Move the planned revision to the cluster's store, or verify that it is there.
+
+    :param request: see :class:`StageOperator`.
+    """
+
+    stage = "stage"
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return the staged model."""
+        from include.staging.api import stage
+
+        with self.journaled(context) as work:
+            plan = self.plan(context)
+            token = getattr(plan.model.source, "token_conn_id", None)
+            staged = stage(
+                plan.model,
+                plan.revision,
+                plan.cluster.models_uri,
+                self.hook(plan).staging(token),
+                owner=plan.run.owner,
+                progress=lambda progress: self.log.info("staging %s", progress),
+            )
+            work.data, work.work_seconds = staged.model_dump(mode="json"), staged.seconds
+            how = "already there, verified" if staged.reused else f"{staged.moved_bytes} bytes moved"
+            self.log.info("staged %s: %s, manifest %s", staged.uri, how, staged.manifest_digest)
+            return staged.model_dump(mode="json")
+
+
+def log_checks(log: Any, report: ValidationReport) -> None:
+    """Log one line a check."""
+    for check in report.checks:
+        said = f"{check.verdict:<4} {check.name}: {check.observed}"
+        if check.verdict == "fail":
+            log.error("%s (expected %s). Fix: %s", said, check.expected, check.fix)
+        else:
+            log.info("%s", said)
+
+
+def raise_failed(reason: str, report: ValidationReport) -> None:
+    """Raise a configuration error that carries every failed check; nothing when all passed."""
+    failures = report.failures
+    if failures:
+        lines = tuple(f"{c.name}: expected {c.expected}, observed {c.observed}. {c.fix}" for c in failures)
+        first = failures[0]
+        raise ConfigurationError(
+            reason,
+            f"{len(failures)} of {len(report.checks)} checks failed: " + "; ".join(lines),
+            fix=first.fix,
+            evidence=lines,
+        )

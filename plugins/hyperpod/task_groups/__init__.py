@@ -1,0 +1,1 @@
+"""The stages of a run as task groups, the same in every Dag."""

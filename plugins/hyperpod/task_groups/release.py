@@ -1,0 +1,67 @@
+"""The stages of one release, wired once for every Dag."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from airflow.sdk import TriggerRule
+
+from hyperpod.assets import BENCHMARKS
+from hyperpod.operators.benchmark import BenchmarkEndpointOperator
+from hyperpod.operators.endpoint import (
+    CreateEndpointOperator,
+    TeardownEndpointOperator,
+    ValidateEndpointOperator,
+    WaitUntilReadyOperator,
+)
+from hyperpod.operators.prepare import PlanOperator, PreflightOperator, StageModelOperator
+from hyperpod.operators.record import ConcludeRunOperator, RecordRunOperator
+
+STAGING_POOL = "hyperpod_staging"
+BENCHMARK_POOL = "hyperpod_benchmark"
+
+
+def release_stages(request: Any = None) -> None:
+    """Add the stages to the current Dag or task group.
+
+    Creating is the setup and does only that: a failed setup skips its teardown. The record is written before
+    the teardown whatever happened; ``conclude`` is the one leaf, so a green teardown cannot hide a red stage.
+
+    :param request: a dict (or an XComArg of one); ``None``: the Dag run's params.
+    """
+    minutes = _minutes
+    plan = PlanOperator(task_id="plan", request=request, execution_timeout=minutes(15))
+    preflight = PreflightOperator(task_id="preflight", request=request, execution_timeout=minutes(5))
+    stage = StageModelOperator(
+        task_id="stage", request=request, pool=STAGING_POOL, execution_timeout=minutes(240), retries=3
+    )
+    create = CreateEndpointOperator(
+        task_id="create_endpoint", request=request, execution_timeout=minutes(5), retries=3
+    ).as_setup()
+    wait = WaitUntilReadyOperator(
+        task_id="wait_until_ready", request=request, deferrable=True, execution_timeout=minutes(150)
+    )
+    validate = ValidateEndpointOperator(task_id="validate", request=request, execution_timeout=minutes(15))
+    benchmark = BenchmarkEndpointOperator(
+        task_id="benchmark", request=request, pool=BENCHMARK_POOL, execution_timeout=minutes(240)
+    )
+    record = RecordRunOperator(
+        task_id="record",
+        request=request,
+        trigger_rule=TriggerRule.ALL_DONE,
+        outlets=[BENCHMARKS],
+        execution_timeout=minutes(10),
+        retries=3,
+    )
+    teardown = TeardownEndpointOperator(
+        task_id="teardown", request=request, execution_timeout=minutes(30), retries=4
+    ).as_teardown(setups=create, on_failure_fail_dagrun=True)
+    conclude = ConcludeRunOperator(
+        task_id="conclude", request=request, trigger_rule=TriggerRule.ALL_DONE, execution_timeout=minutes(5)
+    )
+    plan >> preflight >> stage >> create >> wait >> validate >> benchmark >> record >> teardown >> conclude
+
+
+def _minutes(count: int) -> dt.timedelta:
+    return dt.timedelta(minutes=count)

@@ -1,0 +1,64 @@
+"""Wait for an endpoint in the triggerer: one shared watch a cluster, credentials made there, nothing deleted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+
+class EndpointReadyTrigger(BaseTrigger):
+    """Fires once: when the endpoint is ready, has failed, or time is up.
+
+    :param plan: the run's plan as JSON values; names connections, never credentials.
+    :param ref: the endpoint's reference as JSON values.
+    :param timeout_seconds: from the trigger's first start.
+    """
+
+    def __init__(self, plan: dict[str, Any], ref: dict[str, Any], timeout_seconds: float) -> None:
+        super().__init__()
+        self.plan = plan
+        self.ref = ref
+        self.timeout_seconds = timeout_seconds
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and its arguments."""
+        arguments = {"plan": self.plan, "ref": self.ref, "timeout_seconds": self.timeout_seconds}
+        return "hyperpod.triggers.endpoint.EndpointReadyTrigger", arguments
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield the one event: status, reason, message, fix, evidence and the story so far."""
+        import asyncio
+
+        from include.endpoint.watch import wait_until_ready
+
+        from hyperpod.hooks.hyperpod import HyperPodHook
+        from include.catalog.plan import ReleasePlan
+        from include.endpoint.model import EndpointRef
+
+        plan = ReleasePlan.from_xcom(self.plan)
+        hook = HyperPodHook(plan.cluster)
+        # Connections are read with blocking calls: never on the triggerer's loop.
+        clients = await asyncio.to_thread(hook.clients)
+        story: list[str] = []
+        async for step in wait_until_ready(
+            EndpointRef.model_validate(self.ref), plan, clients, timeout_seconds=self.timeout_seconds
+        ):
+            line = f"{step.phase}: {step.message}"
+            if not story or story[-1] != line:
+                story.append(line)
+                self.log.info("%s %s", self.ref["name"], line)
+            if step.state != "pending":
+                yield TriggerEvent(
+                    {
+                        "status": step.state,
+                        "reason": step.reason,
+                        "message": step.message,
+                        "fix": step.fix,
+                        "failure_class": str(step.failure_class or ""),
+                        "evidence": list(step.evidence),
+                        "story": story,
+                    }
+                )
+                return
