@@ -146,7 +146,7 @@ class LocalHyperPod:
             kubeconfig = str(self.state / "kubeconfig")
             return [
                 *python,
-                "include.local.kube",
+                "include.local.kubeapi",
                 "--port",
                 port,
                 "--state",
