@@ -160,7 +160,8 @@ class Records(msgspec.Struct):
         found: np.ndarray[Any, Any] = self.table[name].to_numpy()
         if found.dtype.kind in "iub":
             return found.astype(np.float64)
-        return found
+        result: np.ndarray[Any, Any] = np.asarray(found)
+        return result
 
     def times(self, name: str) -> np.ndarray[Any, Any]:
         """Return a time column in seconds after the earliest scheduled time, exact to the ns, NaN for null."""

@@ -47,6 +47,9 @@ class Percentiles(Spec):
     p95: float | None = None
     p99: float | None = None
     max: float | None = None
+    ci95: dict[str, tuple[float, float]] = Field(
+        default_factory=dict, description="Order-statistic interval of each percentile within this run."
+    )
 
 
 class Statistics(Spec):

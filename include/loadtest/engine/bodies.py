@@ -54,19 +54,18 @@ class Shape:
             body["stream_options"] = {"include_usage": True}
         return _encode(body)
 
-    def request(self, body: bytes, request_id: str) -> bytes:
-        """Return head and body as they go on the wire."""
-        return b"%sx-request-id: %s\r\ncontent-length: %d\r\n\r\n%s" % (
+    def request(self, body: bytes, request_id: str, extra: bytes = b"") -> bytes:
+        """Return head and body as they go on the wire; ``extra``: further header lines, each ended by CR LF."""
+        return b"%s%sx-request-id: %s\r\ncontent-length: %d\r\n\r\n%s" % (
             self._head,
+            extra,
             request_id.encode(),
             len(body),
             body,
         )
 
 
-def _generation(
-    endpoint: Endpoint, messages: Sequence[Message], output_tokens: int, *, exact: bool
-) -> dict[str, Any]:
+def _generation(endpoint: Endpoint, messages: Sequence[Message], output_tokens: int, *, exact: bool) -> dict[str, Any]:
     parameters: dict[str, Any] = {"do_sample": False, "details": True}
     if output_tokens:
         parameters["max_new_tokens"] = output_tokens

@@ -56,7 +56,7 @@ class Dispatcher:
         self._connecting: set[asyncio.Task[None]] = set()
         self._closing = False
         self.limit: int | None = None
-        self.finished: Callable[[Exchange], None] = lambda exchange: None
+        self.finished: Callable[[Exchange], None] = _nobody
         self.peak = 0
         timers.at(monotonic_ns() + SWEEP_NS, self._sweep)
 
@@ -247,13 +247,17 @@ class _Waiter:
     def __init__(self, done: asyncio.Future[None]) -> None:
         self._done = done
 
-    def on_finished(self, connection: Connection, exchange: Exchange) -> None:
+    def on_finished(self, _connection: Connection, _exchange: Exchange) -> None:
         """Wake the waiting coroutine."""
         if not self._done.done():
             self._done.set_result(None)
 
-    def on_idle_lost(self, connection: Connection) -> None:
+    def on_idle_lost(self, _connection: Connection) -> None:
         """Nothing is waiting."""
+
+
+def _nobody(_exchange: Exchange) -> None:
+    """Nobody waits for this exchange."""
 
 
 def _current_task() -> asyncio.Task[None]:

@@ -123,7 +123,7 @@ class Generator:
 
     def _write_meta(self) -> None:
         job = self._job
-        hidden = msgspec.structs.replace(job.endpoint, headers={name: "…" for name in job.endpoint.headers})
+        hidden = msgspec.structs.replace(job.endpoint, headers=dict.fromkeys(job.endpoint.headers, "…"))
         self._spool.add(
             META,
             {
@@ -394,4 +394,3 @@ def print_event(event: dict[str, Any]) -> None:
         sys.stdout.buffer.flush()
     except (BrokenPipeError, ValueError):
         return
-

@@ -83,6 +83,13 @@ def _thread_id() -> int:
 
 
 def peak_rss_kib() -> int:
-    """Return the largest resident size of this process so far, in KiB."""
+    """Return the largest resident size of this process so far, in KiB.
+
+    Linux's ``ru_maxrss`` survives exec and so would count the parent that forked us; ``VmHWM`` does not.
+    """
+    if sys.platform == "linux":
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // 1024 if sys.platform == "darwin" else peak

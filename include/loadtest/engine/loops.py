@@ -30,6 +30,10 @@ class Loop:
         self.issued = 0
         self.done = asyncio.Event()
 
+    def start(self, t0: int) -> None:
+        """Schedule what begins the load at ``t0`` (monotonic ns)."""
+        raise NotImplementedError
+
     def stop(self, reason: str) -> None:
         """Issue nothing more; what is in flight is awaited."""
         if not self.stopping:
@@ -38,11 +42,11 @@ class Loop:
         self._check()
 
     def on_finished(self, exchange: Exchange) -> None:
-        """Record, and let the request's user go on."""
+        """Let the request's user go on, then record: the next request does not wait for the bookkeeping."""
+        self._next_of(exchange)
         self._recorder.add(exchange)
         if self._recorder.too_many_errors:
             self.stop("error_rate")
-        self._next_of(exchange)
         self._check()
 
     def _next_of(self, exchange: Exchange) -> None:

@@ -41,9 +41,7 @@ async def _run(job: Job, started_ns: int) -> int:
     try:
         summary = await generator.run()
     except RunFailedError as error:
-        print_event(
-            {"event": "error", "reason": error.reason, "message": str(error), "evidence": error.evidence}
-        )
+        print_event({"event": "error", "reason": error.reason, "message": str(error), "evidence": error.evidence})
         return EXIT_FAILED
     print_event({"event": "finished", "worker": job.worker, **summary})
     return 0
@@ -85,4 +83,3 @@ def allow_many_files() -> None:
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-

@@ -148,7 +148,7 @@ def _take_details(exchange: Exchange, line: _Generation) -> None:
         exchange.finish_reason = exchange.finish_reason or "stop"
 
 
-def openai_body(exchange: Exchange, payload: bytes, now: int) -> None:
+def openai_body(exchange: Exchange, payload: bytes, _now: int) -> None:
     """Read a whole, unstreamed completion or embedding answer."""
     answer = _completion(payload)
     if answer.usage is not None:
@@ -167,7 +167,7 @@ def openai_body(exchange: Exchange, payload: bytes, now: int) -> None:
         exchange.done = True
 
 
-def generation_body(exchange: Exchange, payload: bytes, now: int) -> None:
+def generation_body(exchange: Exchange, payload: bytes, _now: int) -> None:
     """Read a whole, unstreamed TGI or DJL answer: an object, or a list of one."""
     answer = _generations(payload)
     first = answer[0] if isinstance(answer, list) and answer else answer
@@ -184,10 +184,10 @@ def generation_body(exchange: Exchange, payload: bytes, now: int) -> None:
 class Reply(Protocol):
     """Reads one response body."""
 
-    def feed(self, body: bytes, now: int) -> None:
+    def feed(self, body: bytes, now: int, /) -> None:
         """Take the next bytes, received at ``now`` (monotonic ns)."""
 
-    def finish(self, now: int) -> None:
+    def finish(self, now: int, /) -> None:
         """The body has ended as HTTP says it should."""
 
 
@@ -265,7 +265,7 @@ class BodyReply:
         self._interpret = interpret
         self._parts: list[bytes] = []
 
-    def feed(self, body: bytes, now: int) -> None:
+    def feed(self, body: bytes, _now: int) -> None:
         """Keep the bytes."""
         self._parts.append(body)
 
@@ -288,11 +288,11 @@ class RawReply:
     def __init__(self) -> None:
         self.parts: list[bytes] = []
 
-    def feed(self, body: bytes, now: int) -> None:
+    def feed(self, body: bytes, _now: int) -> None:
         """Keep the bytes."""
         self.parts.append(body)
 
-    def finish(self, now: int) -> None:
+    def finish(self, _now: int) -> None:
         """Nothing to check."""
 
 
@@ -305,12 +305,12 @@ class ErrorReply:
         self._exchange = exchange
         self._text = b""
 
-    def feed(self, body: bytes, now: int) -> None:
+    def feed(self, body: bytes, _now: int) -> None:
         """Keep the first bytes."""
         if len(self._text) < _KEPT_ERROR_BODY:
             self._text += body[:_KEPT_ERROR_BODY]
 
-    def finish(self, now: int) -> None:
+    def finish(self, _now: int) -> None:
         """Classify by status code."""
         self._exchange.fail(f"http_{self._exchange.status}", self._text.decode(errors="replace"))
 

@@ -17,10 +17,10 @@ from include.loadtest.job import Endpoint
 class Owner(Protocol):
     """Who is told what becomes of a connection."""
 
-    def on_finished(self, connection: Connection, exchange: Exchange) -> None:
+    def on_finished(self, connection: Connection, exchange: Exchange, /) -> None:
         """The exchange has ended, well or not; ``connection.usable`` says whether it may be used again."""
 
-    def on_idle_lost(self, connection: Connection) -> None:
+    def on_idle_lost(self, connection: Connection, /) -> None:
         """The server closed a connection that had nothing to do."""
 
 

@@ -41,7 +41,13 @@ async def _serve(options: argparse.Namespace) -> None:
     gc.disable()
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_reader(0, lambda: None if os.read(0, 4096) else (loop.remove_reader(0), ended.set()))
+
+    def readable() -> None:
+        if not os.read(0, 4096):
+            loop.remove_reader(0)
+            ended.set()
+
+    loop.add_reader(0, readable)
     await ended.wait()
 
 

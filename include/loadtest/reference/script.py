@@ -63,7 +63,13 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
-_ID = '"id":"chatcmpl-6f1f2d0e5b7c4c0e9a3f7e2b1d4c8a90","created":1790000000,"model":"reference"'
+_FIELDS = {"id": "chatcmpl-6f1f2d0e5b7c4c0e9a3f7e2b1d4c8a90", "created": 1_790_000_000, "model": "reference"}
+
+
+def _completion_event(shape: str, choice: dict[str, object] | None, **fields: object) -> bytes:
+    kind = "text_completion" if shape == "openai-completions" else "chat.completion.chunk"
+    choices = [{"index": 0, "logprobs": None, "finish_reason": None} | choice] if choice is not None else []
+    return sse(_FIELDS | {"object": kind, "choices": choices} | fields)
 
 
 @cache
@@ -71,44 +77,36 @@ def token_event(shape: str, tokens: int) -> bytes:
     """Return one event that carries ``tokens`` tokens, as vLLM (or TGI, DJL) shapes it."""
     text = " tok" * tokens
     if shape == "tgi":
-        return sse('{"index":1,"token":{"id":7,"text":"%s","logprob":-0.1,"special":false}}' % text)
+        return sse({"index": 1, "token": {"id": 7, "text": text, "logprob": -0.1, "special": False}})
     if shape == "djl":
-        return b'{"token":{"id":7,"text":"%s","log_prob":-0.1}}\n' % text.encode()
+        return line({"token": {"id": 7, "text": text, "log_prob": -0.1}})
     if shape == "openai-completions":
-        return sse(
-            '{%s,"object":"text_completion","choices":[{"index":0,"text":"%s","logprobs":null,'
-            '"finish_reason":null}]}' % (_ID, text)
-        )
-    return sse(
-        '{%s,"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"%s"},"logprobs":null,'
-        '"finish_reason":null}]}' % (_ID, text)
-    )
+        return _completion_event(shape, {"text": text})
+    return _completion_event(shape, {"delta": {"content": text}})
 
 
 def role_event() -> bytes:
     """Return the empty chunk that announces the role."""
-    return sse(
-        '{%s,"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"role":"assistant","content":""},'
-        '"finish_reason":null}]}' % _ID
-    )
+    return _completion_event("openai-chat", {"delta": {"role": "assistant", "content": ""}})
 
 
-def final_events(
-    shape: str, prompt_tokens: int, tokens: int, *, usage: bool = True, done: bool = True
-) -> bytes:
+def final_events(shape: str, prompt_tokens: int, tokens: int, *, usage: bool = True, done: bool = True) -> bytes:
     """Return what follows the last token: finish reason, usage, ``[DONE]``."""
     if shape in ("tgi", "djl"):
-        details = f'"details":{{"finish_reason":"length","generated_tokens":{tokens},"input_length":{prompt_tokens}}}'
-        body = '{"generated_text":"",%s}' % details if done else '{"index":2}'
-        return sse(body) if shape == "tgi" else body.encode() + b"\n"
-    kind = "text_completion" if shape == "openai-completions" else "chat.completion.chunk"
-    delta = '"text":""' if shape == "openai-completions" else '"delta":{}'
+        details = {"finish_reason": "length", "generated_tokens": tokens, "input_length": prompt_tokens}
+        body: dict[str, object] = {"generated_text": "", "details": details} if done else {"index": 2}
+        return sse(body) if shape == "tgi" else line(body)
     parts = []
     if done:
-        parts.append(sse('{%s,"object":"%s","choices":[{"index":0,%s,"finish_reason":"length"}]}' % (_ID, kind, delta)))
+        empty: dict[str, object] = {"text": ""} if shape == "openai-completions" else {"delta": {}}
+        parts.append(_completion_event(shape, empty | {"finish_reason": "length"}))
     if usage:
-        counts = f'"prompt_tokens":{prompt_tokens},"completion_tokens":{tokens},"total_tokens":{prompt_tokens + tokens}'
-        parts.append(sse('{%s,"object":"%s","choices":[],"usage":{%s}}' % (_ID, kind, counts)))
+        counts = {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": tokens,
+            "total_tokens": prompt_tokens + tokens,
+        }
+        parts.append(_completion_event(shape, None, usage=counts))
     if done:
         parts.append(b"data: [DONE]\n\n")
     return b"".join(parts)
@@ -116,8 +114,8 @@ def final_events(
 
 def error_event(shape: str) -> bytes:
     """Return an error inside a 200 stream."""
-    body = '{"error":{"message":"CUDA out of memory","type":"InternalServerError","code":500}}'
-    return body.encode() + b"\n" if shape == "djl" else sse(body)
+    body = {"error": {"message": "CUDA out of memory", "type": "InternalServerError", "code": 500}}
+    return line(body) if shape == "djl" else sse(body)
 
 
 def whole_answer(shape: str, prompt_tokens: int, tokens: int) -> bytes:
@@ -131,15 +129,19 @@ def whole_answer(shape: str, prompt_tokens: int, tokens: int) -> bytes:
     if shape == "embeddings":
         data = [{"object": "embedding", "index": 0, "embedding": [0.0] * 8}]
         return msgspec.json.encode({"object": "list", "data": data, "usage": {"prompt_tokens": prompt_tokens}})
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "length"}
-    if shape == "openai-completions":
-        choice = {"index": 0, "text": text, "finish_reason": "length"}
+    content = {"text": text} if shape == "openai-completions" else {"message": {"role": "assistant", "content": text}}
+    choice = {"index": 0, "finish_reason": "length"} | content
     return msgspec.json.encode({"id": "r", "choices": [choice], "usage": usage})
 
 
-def sse(data: str) -> bytes:
+def sse(value: object) -> bytes:
     """Return a server-sent event."""
-    return b"data: %s\n\n" % data.encode()
+    return b"data: %s\n\n" % msgspec.json.encode(value)
+
+
+def line(value: object) -> bytes:
+    """Return a JSON line."""
+    return msgspec.json.encode(value) + b"\n"
 
 
 def wrap(event: bytes, *, sagemaker: bool) -> bytes:

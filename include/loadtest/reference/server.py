@@ -297,7 +297,7 @@ class Peer(asyncio.Protocol):
         if transport.get_extra_info("sslcontext") is None:
             self._fd = transport.get_extra_info("socket").fileno()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         """The client has gone away."""
         self.gone = True
 
@@ -355,7 +355,7 @@ class Peer(asyncio.Protocol):
             text = json.loads(body)
             self._reply(200, {"count": len(str(text.get("prompt") or text.get("content") or "").split())})
         elif path == "/metrics":
-            lines = f"vllm:request_success_total{{model_name=\"reference\"}} {len(server.answers)}\n"
+            lines = f'vllm:request_success_total{{model_name="reference"}} {len(server.answers)}\n'
             lines += f"vllm:num_requests_running {server.running}\nvllm:num_requests_waiting {len(server.waiting)}\n"
             self._raw(200, lines.encode(), b"text/plain; version=0.0.4")
         elif path in ("/health", "/ping"):
@@ -418,7 +418,7 @@ def _fields(head: bytes) -> dict[bytes, bytes]:
 
 async def serve(
     script: Script, *, host: str = "127.0.0.1", port: int = 0, context: ssl.SSLContext | None = None
-) -> tuple[asyncio.AbstractServer, Server]:
+) -> tuple[asyncio.Server, Server]:
     """Start serving; returns the listening server and its state."""
     loop = asyncio.get_running_loop()
     server = Server(script)

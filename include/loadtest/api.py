@@ -1,0 +1,188 @@
+"""What the rest of the project uses: run one load level, get statistics, a verdict and the records."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from include.catalog.specs import JsonObject, LoadSpec, Slo, WorkloadSpec
+from include.errors import FailureClass, PipelineError
+from include.loadtest.job import HARNESS_VERSION, Credentials, Job
+from include.loadtest.planning import make_jobs, workers_for
+from include.loadtest.records import Records, merge, read_shard, shard_table, write_parquet
+from include.loadtest.records import load as load_records
+from include.loadtest.scrape import Scraper, series_summary, server_requests
+from include.loadtest.statistics import histograms, summarise
+from include.loadtest.supervise import Generators
+from include.loadtest.target import Target
+from include.loadtest.validity import judge
+from include.results.schema import Statistics, Validity
+
+if TYPE_CHECKING:
+    import boto3
+
+__all__ = ["LoadOutcome", "Target", "collect", "judge", "load_records", "run_load", "summarise"]
+
+RECORDS = "requests.parquet"
+METRICS = "server-metrics.parquet"
+
+
+@dataclass(frozen=True)
+class LoadOutcome:
+    """One load level, measured.
+
+    :param requests_path: per-request records (Parquet), from which all else can be computed again.
+    :param extension: histograms, calibration of prompt lengths, generators, server metrics.
+    """
+
+    statistics: Statistics
+    validity: Validity
+    requests_path: Path
+    started_at: dt.datetime
+    ended_at: dt.datetime
+    harness_version: str = HARNESS_VERSION
+    extension: JsonObject = field(default_factory=dict)
+
+
+def run_load(
+    target: Target,
+    workload: WorkloadSpec,
+    load: LoadSpec,
+    *,
+    out_dir: Path,
+    salt: str,
+    seed: int | None = None,
+    arm: str = "cold",
+    slo: Slo | None = None,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+    metrics_urls: tuple[str, ...] = (),
+    lease_id: str | None = None,
+    session: boto3.Session | None = None,
+) -> LoadOutcome:
+    """Run one load level in processes of its own, which end when this one does.
+
+    :param out_dir: takes ``requests.parquet``, and ``server-metrics.parquet`` when metrics are scraped.
+    :param salt: makes this run's prompts unlike any other's; also the first part of every request id.
+    :param seed: of arrivals, lengths and texts; ``None``: the workload's.
+    :param progress: called about once a second per process with ``finished``, ``failed``, ``in_flight``, ``ttft_ms``.
+    :param metrics_urls: Prometheus pages of the endpoint, scraped once a second on the same clock.
+    :param session: credentials for signed (SageMaker) requests.
+    :raises ConfigurationError: the load cannot be run as written.
+    :raises PipelineError: ``WarmupFailed``, ``UnknownHost``, ``LoadGeneratorDied``, ``LoadGeneratorHung``. Failed
+        requests raise nothing: they are records.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    workers = workers_for(load, workload.prompts)
+    jobs = make_jobs(
+        target, workload, load, out_dir=out_dir, seed=workload.seed if seed is None else seed, salt=salt, arm=arm,
+        workers=workers, credentials=_credentials(session) if jobs_need_signing(target, workload) else None,
+    )  # fmt: skip
+    started = dt.datetime.now(dt.UTC)
+    wall = time.monotonic()
+    with Scraper(metrics_urls, out_dir / METRICS, target.headers, target.ca_file) as scraper:
+        died = _generate(jobs, out_dir, progress)
+    path = collect(out_dir, jobs)
+    records = load_records(path)
+    if not records.table.num_rows and died is not None:
+        raise died
+    return _outcome(records, path, scraper, slo or workload.slo, lease_id, started, time.monotonic() - wall)
+
+
+def jobs_need_signing(target: Target, workload: WorkloadSpec) -> bool:
+    """True when requests carry an AWS signature."""
+    return (target.protocol or workload.protocol) == "sagemaker"
+
+
+def _generate(
+    jobs: list[Job], out_dir: Path, progress: Callable[[dict[str, Any]], None] | None
+) -> PipelineError | None:
+    """Run the processes; returns what to say if one died without a word."""
+    with Generators(jobs, out_dir) as generators:
+        try:
+            generators.run(progress)
+        except BaseException:
+            generators.__exit__()
+            collect(out_dir, jobs)
+            raise
+        for job in jobs:
+            code, tail = generators.died(job.worker)
+            if code:
+                return PipelineError(
+                    "LoadGeneratorDied",
+                    f"load generator {job.worker} ended with code {code} and left no record",
+                    fix="Look at the last lines of its log.",
+                    failure_class=FailureClass.INTERNAL,
+                    evidence=tail,
+                )
+    return None
+
+
+def collect(out_dir: Path, jobs: list[Job]) -> Path:
+    """Turn the jobs' spools into ``requests.parquet`` and remove them; returns its path."""
+    spools = [Path(job.out) for job in jobs if Path(job.out).exists()]
+    path = write_parquet(merge(shard_table(read_shard(spool)) for spool in spools), out_dir / RECORDS)
+    for spool in spools:
+        spool.unlink()
+    return path
+
+
+def _outcome(
+    records: Records,
+    path: Path,
+    scraper: Scraper,
+    slo: Slo,
+    lease_id: str | None,
+    started: dt.datetime,
+    wall: float,
+) -> LoadOutcome:
+    counted = server_requests(scraper)
+    failed = records.table.num_rows - sum(records.table["ok"].to_pylist())
+    validity = judge(
+        records, slo, server_side_requests=counted if not failed else None, lease_id=lease_id
+    )  # fmt: skip
+    extension: JsonObject = {
+        "histograms": histograms(records),
+        "generators": [generator_facts(worker) for worker in records.workers],
+        "server_metrics": series_summary(scraper),
+        "wall_s": round(wall, 3),
+    }
+    return LoadOutcome(
+        statistics=summarise(records, slo),
+        validity=validity,
+        requests_path=path,
+        started_at=started,
+        ended_at=dt.datetime.now(dt.UTC),
+        extension=extension,
+    )
+
+
+def generator_facts(worker: dict[str, Any]) -> JsonObject:
+    """Return what a reader of the result wants to know of a generator."""
+    summary = worker["summary"] or {}
+    return {
+        "host": worker["meta"].get("host", ""),
+        "cores": worker["meta"].get("cores"),
+        "prompt_lengths": summary.get("calibration"),
+        "peak_in_flight": summary.get("peak_in_flight"),
+        "peak_rss_mib": round(summary["peak_rss_kib"] / 1024, 1) if summary.get("peak_rss_kib") else None,
+        "stop": summary.get("stop"),
+    }
+
+
+def _credentials(session: boto3.Session | None) -> Credentials:
+    import boto3
+
+    found = (session or boto3.Session()).get_credentials()
+    if found is None:
+        raise PipelineError(
+            "NoCredentials",
+            "requests to SageMaker are signed and there are no AWS credentials",
+            fix="Give a session, or set the AWS environment.",
+            failure_class=FailureClass.CONFIGURATION,
+        )
+    frozen = found.get_frozen_credentials()
+    return Credentials(frozen.access_key, frozen.secret_key, frozen.token)

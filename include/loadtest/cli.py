@@ -1,0 +1,188 @@
+"""Commands for people: run a workload, report on records, compare two runs, collect what a crash left."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from include.errors import PipelineError
+
+if TYPE_CHECKING:
+    from include.loadtest.api import LoadOutcome
+    from include.results.schema import Percentiles, Statistics, Validity
+
+EXIT_INVALID, EXIT_FAILED = 1, 2
+_METRICS = ("ttft_ms", "chunk_gap_ms", "tpot_ms", "e2e_ms", "ttft_sent_ms", "e2e_sent_ms")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command. Exit code: 0 done and valid, 1 done but the result is not valid, 2 it could not be done."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.function(options))
+    except PipelineError as error:
+        print(error, file=sys.stderr)
+        for line in error.evidence:
+            print(f"  {line}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m include.loadtest", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    run = commands.add_parser("run", help="run one load level, or all of a catalog workload's")
+    run.add_argument("--url", required=True, help="base URL, http(s)://host[:port][/prefix]")
+    run.add_argument("--model", default="", help="model name in the request body")
+    run.add_argument("--workload", default="smoke", help="name in include/catalog/workloads")
+    run.add_argument("--protocol", help="other than the workload's")
+    run.add_argument("--concurrency", type=int, help="closed loop: instead of the workload's load levels")
+    run.add_argument("--rate", type=float, help="open loop: instead of the workload's load levels")
+    run.add_argument("--requests", type=int)
+    run.add_argument("--duration", type=float, help="seconds")
+    run.add_argument("--arm", choices=("cold", "warm"), default="cold")
+    run.add_argument("--seed", type=int)
+    run.add_argument("--ca-file")
+    run.add_argument("--insecure", action="store_true", help="do not check the server's certificate")
+    run.add_argument("--metrics-url", action="append", default=[], help="Prometheus page to scrape meanwhile")
+    run.add_argument("--out", type=Path, default=Path("var/loadtest"), help="folder for the records")
+    run.set_defaults(function=_run)
+    report = commands.add_parser("report", help="statistics of records (file, or folder also after a crash)")
+    report.add_argument("records", type=Path, nargs="+")
+    report.add_argument("--json", action="store_true")
+    report.set_defaults(function=_report)
+    compare = commands.add_parser("compare", help="two runs side by side")
+    compare.add_argument("before", type=Path)
+    compare.add_argument("after", type=Path)
+    compare.set_defaults(function=_compare)
+    collect = commands.add_parser("collect", help="turn the spools of a folder into requests.parquet")
+    collect.add_argument("folder", type=Path)
+    collect.set_defaults(function=_collect)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from include.catalog.loader import load_catalog
+    from include.catalog.specs import LoadSpec
+    from include.loadtest.api import Target, run_load
+
+    workload = load_catalog().workload(options.workload)
+    loads = workload.loads
+    if options.concurrency or options.rate:
+        bounds = {"requests": options.requests, "duration_s": options.duration}
+        mode = "open" if options.rate else "closed"
+        values = {"mode": mode, "rate": options.rate, "concurrency": options.concurrency, **bounds}
+        loads = (LoadSpec.model_validate(values),)
+    target = Target(
+        base_url=options.url,
+        model=options.model,
+        protocol=options.protocol,
+        ca_file=options.ca_file,
+        insecure=options.insecure,
+    )
+    valid = True
+    for load in loads:
+        outcome = run_load(
+            target,
+            workload,
+            load,
+            out_dir=options.out / f"{workload.name}-{load.label}-{options.arm}",
+            salt=secrets.token_hex(4),
+            seed=options.seed,
+            arm=options.arm,
+            progress=_show_progress,
+            metrics_urls=tuple(options.metrics_url),
+        )
+        print(f"\n{workload.name} {load.label} {options.arm}")
+        _print(outcome.statistics, outcome.validity)
+        _write_result(outcome)
+        print(f"records: {outcome.requests_path}")
+        valid = valid and outcome.validity.valid
+    return 0 if valid else EXIT_INVALID
+
+
+def _write_result(outcome: LoadOutcome) -> None:
+    content = {
+        "statistics": outcome.statistics.model_dump(mode="json"),
+        "validity": outcome.validity.model_dump(mode="json"),
+        "extension": outcome.extension,
+    }
+    outcome.requests_path.with_name("result.json").write_text(json.dumps(content, indent=1))
+
+
+def _show_progress(event: dict[str, Any]) -> None:
+    if event["event"] == "progress":
+        ttft = event["ttft_ms"]
+        shown = f", TTFT {ttft:.1f} ms" if ttft is not None else ""
+        print(
+            f"  {event['t']:6.1f} s  {event['finished']} done, {event['failed']} failed, "
+            f"{event['in_flight']} in flight{shown}",
+            file=sys.stderr,
+        )
+
+
+def _report(options: argparse.Namespace) -> int:
+    from include.loadtest.records import load
+    from include.loadtest.statistics import summarise
+    from include.loadtest.validity import judge
+
+    records = load(options.records)
+    statistics, validity = summarise(records), judge(records)
+    if options.json:
+        print(
+            json.dumps({"statistics": statistics.model_dump(mode="json"), "validity": validity.model_dump(mode="json")})
+        )
+    else:
+        _print(statistics, validity)
+    return 0 if validity.valid else EXIT_INVALID
+
+
+def _collect(options: argparse.Namespace) -> int:
+    from include.loadtest.records import compact
+
+    print(compact(options.folder))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    """Show two runs; one pair of runs says nothing of run-to-run noise, so no verdict is given here."""
+    from include.loadtest.records import load
+    from include.loadtest.statistics import summarise
+    from include.loadtest.validity import judge
+
+    before, after = load(options.before), load(options.after)
+    first, second = summarise(before), summarise(after)
+    print(f"{'':22}{'before':>12}{'after':>12}{'ratio':>9}")
+    for metric in _METRICS:
+        for name in ("p50", "p95", "p99"):
+            a, b = getattr(getattr(first, metric), name), getattr(getattr(second, metric), name)
+            if a is not None and b is not None:
+                print(f"{metric + ' ' + name:22}{a:12.2f}{b:12.2f}{b / a if a else float('nan'):9.3f}")
+    for metric in ("output_tokens_per_s", "requests_per_s"):
+        a, b = getattr(first, metric), getattr(second, metric)
+        print(f"{metric:22}{a:12.2f}{b:12.2f}{b / a if a else float('nan'):9.3f}")
+    verdicts = [judge(before), judge(after)]
+    for label, verdict in zip(("before", "after"), verdicts, strict=True):
+        print(f"{label}: {verdict.details['verdict']}")
+    return 0 if all(verdict.valid for verdict in verdicts) else EXIT_INVALID
+
+
+def _print(statistics: Statistics, validity: Validity) -> None:
+    print(f"{'':16}{'count':>8}{'mean':>10}{'p50':>10}{'p90':>10}{'p95':>10}{'p99':>10}{'max':>10}")
+    for metric in _METRICS:
+        values: Percentiles = getattr(statistics, metric)
+        cells = (values.mean, values.p50, values.p90, values.p95, values.p99, values.max)
+        print(f"{metric:16}{values.count:8d}" + "".join(f"{'-' if v is None else format(v, '.2f'):>10}" for v in cells))
+    print(
+        f"{statistics.requests_ok} ok, {statistics.requests_failed} failed {statistics.failures or ''}; "
+        f"{statistics.output_tokens_per_s:.1f} output tokens/s, {statistics.requests_per_s:.2f} requests/s"
+    )
+    if statistics.goodput_share is not None:
+        print(f"goodput {statistics.goodput_rps:.2f} requests/s, {statistics.goodput_share:.1%} of requests")
+    print(f"verdict: {validity.details['verdict']}")
+    for reason in validity.reasons:
+        print(f"  {reason}")

@@ -1,0 +1,86 @@
+"""Latencies of single requests in ms, from their records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from include.catalog.specs import Slo
+from include.loadtest.records import Records
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Floats = np.ndarray[Any, np.dtype[np.float64]]
+    Bools = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class Latencies(msgspec.Struct):
+    """One value per request, NaN where it is not defined; ms.
+
+    ``ttft`` and ``e2e`` count from the scheduled time, ``*_sent`` from the actual one. ``tpot`` is
+    (last token − first token) / (tokens − 1), with tokens by the server's usage field.
+    """
+
+    ttft: Floats
+    e2e: Floats
+    ttft_sent: Floats
+    e2e_sent: Floats
+    tpot: Floats
+    ok: Bools
+
+
+def latencies(records: Records) -> Latencies:
+    """Compute them; a failed request has none."""
+    import numpy as np
+
+    ok = np.asarray(records.table["ok"].to_pylist(), dtype=bool)
+    scheduled, sent = records.times("scheduled_ns"), records.times("sent_ns")
+    first, last = records.times("first_token_ns"), records.times("last_token_ns")
+    end = records.times("end_ns")
+    tokens = records.column("output_tokens")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tpot = np.where(tokens >= 2, (last - first) / (tokens - 1), np.nan)
+    blank = np.where(ok, 1e3, np.nan)
+    return Latencies(
+        ttft=(first - scheduled) * blank,
+        e2e=(end - scheduled) * blank,
+        ttft_sent=(first - sent) * blank,
+        e2e_sent=(end - sent) * blank,
+        tpot=tpot * blank,
+        ok=ok,
+    )
+
+
+def chunk_gaps(records: Records) -> Floats:
+    """Return the times between neighbouring content chunks of each successful request, pooled; ms."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    offsets = records.table.filter(records.table["ok"])["chunk_offsets_ns"].combine_chunks()
+    values = pc.list_flatten(offsets).to_numpy()
+    lengths = pc.list_value_length(offsets).to_numpy(zero_copy_only=False)
+    if len(values) < 2:
+        return np.empty(0)
+    gaps = np.diff(values) / 1e6
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    return np.asarray(gaps[owner[1:] == owner[:-1]])
+
+
+def good(found: Latencies, slo: Slo) -> Bools:
+    """Return which requests met the SLO; a failed one never does.
+
+    An unstreamed answer shows its first token at its end, so its TTFT is its E2E; an answer of one token has no TPOT
+    and meets any.
+    """
+    import numpy as np
+
+    met = found.ok.copy()
+    if slo.ttft_ms is not None:
+        met &= np.where(np.isnan(found.ttft), found.e2e, found.ttft) <= slo.ttft_ms
+    if slo.tpot_ms is not None:
+        met &= np.isnan(found.tpot) | (found.tpot <= slo.tpot_ms)
+    if slo.e2e_ms is not None:
+        met &= found.e2e <= slo.e2e_ms
+    return met
