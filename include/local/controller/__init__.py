@@ -1,0 +1,1 @@
+"""List+watch controllers over any Kubernetes API: client, informer, work queue, events."""

@@ -1,0 +1,57 @@
+"""Which pods fit: instance type, schedulability, requests against what is allocatable. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+from include.local.controller.resources import Object
+
+SUFFIXES = {
+    "m": Decimal("0.001"), "Ki": Decimal(2**10), "Mi": Decimal(2**20), "Gi": Decimal(2**30), "Ti": Decimal(2**40),
+    "k": Decimal(1000), "M": Decimal(10**6), "G": Decimal(10**9), "T": Decimal(10**12),
+}  # fmt: skip
+
+
+def quantity(text: object) -> Decimal:
+    """Return the value of a Kubernetes quantity: ``500m`` is 0.5, ``1Gi`` is 1073741824."""
+    written = str(text)
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        if written.endswith(suffix):
+            return Decimal(written.removesuffix(suffix)) * SUFFIXES[suffix]
+    return Decimal(written)
+
+
+def requests_of(pod: Object) -> dict[str, Decimal]:
+    """Sum of the containers' requests; limits stand in for extended resources without a request."""
+    total: dict[str, Decimal] = {}
+    for container in pod["spec"]["containers"]:
+        resources = container.get("resources") or {}
+        wanted = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+        for name, amount in wanted.items():
+            total[name] = total.get(name, Decimal(0)) + quantity(amount)
+    return total
+
+
+def why_not(pod: Object, node: Object, others: Iterable[Object]) -> str | None:
+    """Return why the pod does not fit on the node, in the scheduler's words; ``None`` when it fits."""
+    labels = node["metadata"].get("labels") or {}
+    selector = pod["spec"].get("nodeSelector") or {}
+    if any(labels.get(name) != value for name, value in selector.items()):
+        return "node(s) didn't match Pod's node affinity/selector"
+    if node["spec"].get("unschedulable"):
+        return "node(s) were unschedulable"
+    placed = [other for other in others if other["spec"].get("nodeName") == node["metadata"]["name"]]
+    allocatable = {name: quantity(amount) for name, amount in node["status"]["allocatable"].items()}
+    if len(placed) + 1 > allocatable.get("pods", Decimal(110)):
+        return "Too many pods"
+    used: dict[str, Decimal] = {}
+    for other in placed:
+        if (other.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+            continue
+        for name, amount in requests_of(other).items():
+            used[name] = used.get(name, Decimal(0)) + amount
+    for name, amount in requests_of(pod).items():
+        if amount > allocatable.get(name, Decimal(0)) - used.get(name, Decimal(0)):
+            return f"Insufficient {name}"
+    return None
