@@ -153,24 +153,21 @@ class Records(msgspec.Struct):
     table: Any
     workers: list[dict[str, Any]]
 
-    def column(self, name: str) -> np.ndarray[Any, Any]:
-        """Return a column as floats (NaN for null) or, for texts, as objects."""
+    def column(self, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return a numeric column as floats, NaN for null."""
         import numpy as np
 
-        found: np.ndarray[Any, Any] = self.table[name].to_numpy()
-        if found.dtype.kind in "iub":
-            return found.astype(np.float64)
-        result: np.ndarray[Any, Any] = np.asarray(found)
-        return result
+        values: np.ndarray[Any, np.dtype[np.float64]] = np.asarray(self.table[name].to_numpy(), dtype=np.float64)
+        return values
 
-    def times(self, name: str) -> np.ndarray[Any, Any]:
+    def times(self, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return a time column in seconds after the earliest scheduled time, exact to the ns, NaN for null."""
         import numpy as np
 
         origin = self.origin_ns
-        column = self.table[name].combine_chunks()
+        column: Any = self.table[name].combine_chunks()
         shifted = column.fill_null(origin).to_numpy(zero_copy_only=False) - origin
-        result = shifted.astype(np.float64) / 1e9
+        result: np.ndarray[Any, np.dtype[np.float64]] = np.asarray(shifted, dtype=np.float64) / 1e9
         result[column.is_null().to_numpy(zero_copy_only=False)] = np.nan
         return result
 

@@ -48,6 +48,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class _Facts(msgspec.Struct, kw_only=True):
     """Numbers that the rules look at."""
 
+    in_window: int
     ok: int
     failed: int
     median_ms: float | None
@@ -129,8 +130,8 @@ def _sample_reasons(facts: _Facts, limits: Limits) -> Iterator[tuple[str, str]]:
     if total and facts.failed / total > limits.error_rate:
         share = facts.failed / total
         yield "ERRORS", f"{facts.failed} of {total} requests failed ({share:.1%}, limit {limits.error_rate:.1%})"
-    if facts.ok < needed:
-        yield "UNDERSAMPLED", f"{facts.ok} answers in the window, p{limits.percentile:g} needs {needed}"
+    if facts.in_window < needed:
+        yield "UNDERSAMPLED", f"{facts.in_window} answers in the window, p{limits.percentile:g} needs {needed}"
 
 
 def _client_reasons(facts: _Facts, limits: Limits) -> Iterator[tuple[str, str]]:
@@ -196,7 +197,8 @@ def _facts(records: Records) -> _Facts:
     asked_rate, delivered_rate = _rates(measured)
     asked_streams, peak = _streams(measured)
     return _Facts(
-        ok=int(found.ok.sum()),
+        in_window=int(found.ok.sum()),
+        ok=int(whole.ok.sum()),
         failed=int((~whole.ok).sum()),
         median_ms=_number(np.nanmedian(shown)) if (~np.isnan(shown)).any() else None,
         send_lag_p99_ms=_send_lag(measured),
