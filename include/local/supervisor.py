@@ -154,7 +154,8 @@ class LocalHyperPod:
                 "--kubeconfig",
                 kubeconfig,
             ]
-        return [*python, f"include.local.{name}", "--state", str(state)]
+        module = {"node": "include.local.agent", "operator": "include.local.operator"}[name]
+        return [*python, module, "--state", str(state)]
 
     def _wait(self, name: str, timeout: float) -> None:
         deadline = time.monotonic() + timeout
@@ -217,8 +218,9 @@ class LocalHyperPod:
                         self._start(name)
 
     def _end_pods(self) -> None:
-        for registry in (self.state / "node").glob("**/processes.json"):
-            end_recorded(registry)
+        from include.local.node.process import kill_all
+
+        kill_all(self.state / "node")
 
     def _choose_ports(self) -> dict[str, int]:
         probes = [socket.socket() for _ in PORT_NAMES]

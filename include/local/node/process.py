@@ -7,13 +7,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from include.local.node import shim
+from include.local.processes import spawn
 
 SHIM = Path(shim.__file__)
 START_SECONDS = 10.0
@@ -47,16 +47,12 @@ class ContainerProcess:
         """Start the process; returns at once, :meth:`record` tells when it runs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         prefix = self.folder / str(self.attempt)
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(SHIM), str(prefix), str(heartbeat), "--", *argv],
-            env=env,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self._path(".shim.log").open("ab"),
-            start_new_session=True,
-        )
-        _CHILDREN.append(process)
+        command = [sys.executable, "-I", "-S", str(SHIM), str(prefix), str(heartbeat), "--", *argv]
+        name = f"{self.folder.name}.{self.attempt}"
+        registry = self.folder / "processes.json"
+        managed = spawn(name, command, env, self._path(".shim.log"), registry, cwd=cwd)
+        if managed.handle is not None:
+            _CHILDREN.append(managed.handle)
 
     def record(self) -> dict[str, object] | None:
         """Pids and start times as the shim wrote them."""

@@ -21,6 +21,8 @@ from include.local.controller.resources import (
     owner_reference,
 )
 
+OPERATOR_NAMESPACE = "hyperpod-inference-system"  # the operator shows its own Deployment; no pod runs for it
+
 
 class Workloads:
     """Reconciles Deployments, Jobs and Services."""
@@ -38,7 +40,7 @@ class Workloads:
     async def deployment(self, key: tuple[str, str]) -> float | None:
         """Make as many pods as asked for, of the current template, and report."""
         item = self._informers["deployments"].get(*key)
-        if item is None or is_deleting(item):
+        if item is None or is_deleting(item) or key[0] == OPERATOR_NAMESPACE:
             return None
         template = item["spec"]["template"]
         version = digest(template).removeprefix("sha256:")[:10]

@@ -1,4 +1,4 @@
-"""``python -m include.local.node``: the node agent: kubelet, Deployment, Job and Endpoints controllers."""
+"""``python -m include.local.agent``: the node agent: kubelet, Deployment, Job and Endpoints controllers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import Any
 
 from aiohttp import web
 
+from include.local.agent.pods import Kubelet
+from include.local.agent.volumes import Volumes
+from include.local.agent.workloads import Workloads
 from include.local.controller.api import Api, ApiError
 from include.local.controller.clock import stamp
 from include.local.controller.faultbook import FaultBook
@@ -33,11 +36,9 @@ from include.local.controller.resources import (
     controller_of,
     key_of,
 )
-from include.local.node.pods import Kubelet
 from include.local.node.process import attempts, kill_all
-from include.local.node.volumes import Volumes
-from include.local.node.workloads import Workloads
 
+logger = logging.getLogger(__name__)
 NODE = "hyperpod-i-local00000000001"
 INSTANCE_TYPE = "ml.local.cpu"
 HEARTBEAT_SECONDS = 5.0
@@ -134,7 +135,7 @@ class NodeAgent:
             try:
                 await self._beat(port)
             except ApiError as error:
-                logging.info("heartbeat: %s", error)
+                logger.info("heartbeat: %s", error)
 
     async def _beat(self, port: int) -> None:
         self.kubelet.heartbeat.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +171,7 @@ async def _main(state: Path) -> None:
 def main() -> None:
     """Run until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    parser = argparse.ArgumentParser(prog="python -m include.local.node", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m include.local.agent", description=__doc__)
     parser.add_argument("--state", type=Path, required=True)
     asyncio.run(_main(parser.parse_args().state))
 

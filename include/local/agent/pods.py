@@ -14,6 +14,8 @@ from typing import Any
 
 import aiohttp
 
+from include.local.agent.scheduler import why_not
+from include.local.agent.volumes import MountError, Volumes
 from include.local.controller.api import Api, ApiError
 from include.local.controller.clock import stamp
 from include.local.controller.faultbook import FaultBook
@@ -24,8 +26,6 @@ from include.local.faults import Fault
 from include.local.node.environment import ConfigError, command_line, container_environment, node_environment
 from include.local.node.images import Image, ImageNotFoundError, resolve
 from include.local.node.process import ContainerProcess, attempts, kill_pod_folder
-from include.local.node.scheduler import why_not
-from include.local.node.volumes import MountError, Volumes
 
 logger = logging.getLogger(__name__)
 TICK = 0.2

@@ -55,7 +55,7 @@ class Volumes:
         attributes = csi.get("volumeAttributes") or {}
         prefix = attributes.get("prefix", "")
         if csi.get("driver") == FSX_DRIVER:
-            return self._fsx / csi["volumeHandle"] / prefix.strip("/")
+            return self._fsx / str(csi["volumeHandle"]) / str(prefix).strip("/")
         if csi.get("driver") != S3_DRIVER:
             raise MountError(f'MountVolume.SetUp failed for volume "{volume}": unknown driver {csi.get("driver")}')
         try:
