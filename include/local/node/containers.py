@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import time
@@ -69,7 +70,7 @@ class Container:
         self._changed = changed
         self._ports = ports
         self._process: ContainerProcess | None = None
-        self._stopping = False
+        self._stopped = asyncio.Event()
         self._failures = 0
         self._load()
 
@@ -83,18 +84,20 @@ class Container:
         code: int | None = None
         if self._process is not None:
             code = await self._watch(self._process)
-        while not self._stopping and (code is None or self._restarts(code)):
+        while not self._stopped.is_set() and (code is None or self._restarts(code)):
             if code is not None:
                 await self._back_off()
                 self.record.restart_count += 1
             image = await self._pull()
+            if self._stopped.is_set():
+                break
             self._process = await self._start(image)
             code = await self._watch(self._process)
         return code if code is not None else UNKNOWN_EXIT
 
     async def stop(self, grace: float) -> None:
         """End the process: SIGTERM, SIGKILL after ``grace`` seconds; gone on return."""
-        self._stopping = True
+        self._stopped.set()
         process = self._process
         if process is None or process.exit() is not None:
             return
@@ -169,7 +172,7 @@ class Container:
         self._failures += 1
         ended = self.record.state.get("terminated") or {}
         self.record.last_state = {"terminated": ended} if ended else self.record.last_state
-        if self._failures == 1 or self._stopping:
+        if self._failures == 1 or self._stopped.is_set():
             return
         config = self._kubelet.config
         seconds = min(config.back_off_seconds * 2.0 ** (self._failures - 2), config.back_off_limit_seconds)
@@ -180,15 +183,16 @@ class Container:
         await self._sleep(seconds)
 
     async def _sleep(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while not self._stopping and time.monotonic() < deadline:
-            await asyncio.sleep(min(0.2, max(0.0, deadline - time.monotonic())))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), seconds)
 
     async def _pull(self) -> images.Image:
         """Return the image; keeps trying with a back-off while there is none."""
         reference, failures = self.spec["image"], 0
         recorder, pod = self._kubelet.recorder, self._pod()
         while True:
+            if self._stopped.is_set():
+                raise asyncio.CancelledError
             started = time.monotonic()
             try:
                 image = await self._resolve(reference)
@@ -235,6 +239,8 @@ class Container:
 
     async def _start(self, image: images.Image) -> ContainerProcess:
         while True:
+            if self._stopped.is_set():
+                raise asyncio.CancelledError
             try:
                 launch = await self._prepare(self.spec, image)
                 script = await self._script()

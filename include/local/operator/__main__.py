@@ -8,6 +8,7 @@ import logging
 import signal
 from pathlib import Path
 
+from include.local.agent.workloads import SHOWN_LABEL
 from include.local.controller.api import Api, ApiError
 from include.local.controller.faultbook import FaultBook
 from include.local.controller.informer import Informer
@@ -67,7 +68,7 @@ async def _show(api: Api, replicas: int) -> None:
     labels = {"app.kubernetes.io/name": "hyperpod-inference-operator"}
     template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
     item = {
-        "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": labels},
+        "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": {**labels, "hyperpod-local/shown": "true"}},
         "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": template},
     }
     try:
