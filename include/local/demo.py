@@ -62,7 +62,11 @@ def _demo(model: str, workloads: list[str], timeout: float) -> int:
         story.say(f"run {state}; stopping")
         leftovers = stack.leftovers()
     leftovers += stack.hyperpod.leftovers()
-    record, teardown = read_run(VAR / "results" / "runs" / "release_model" / _slug(run_id))
+    try:
+        record, teardown = read_run(VAR / "results" / "runs" / "release_model" / _slug(run_id))
+    except FileNotFoundError as error:
+        print(f"\nFAILED: the run {state} without a record ({error}). Logs: {folder / 'airflow'}", file=sys.stderr)
+        return 1
     results = _results(record.results)
     wall = time.monotonic() - started
     summary = summarise(record, results, teardown, wall_seconds=wall, leftovers=leftovers)
@@ -176,9 +180,7 @@ def _results(ids: tuple[str, ...]) -> list[BenchmarkResult]:
     from include.results.store import ResultsStore
 
     store = ResultsStore.open(str(VAR / "results"))
-    wanted: dict[str, Any] = {
-        result.result_id: result for result in store.results() if result.result_id in ids
-    }
+    wanted: dict[str, Any] = {result.result_id: result for result in store.results() if result.result_id in ids}
     return [wanted[result_id] for result_id in ids if result_id in wanted]
 
 

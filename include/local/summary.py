@@ -36,14 +36,11 @@ def summarise(
     phases: Airflow's share and ours.
     """
     stages = {
-        name: {"state": outcome.state, "seconds": round(outcome.seconds, 3)}
-        for name, outcome in record.stages.items()
+        name: {"state": outcome.state, "seconds": round(outcome.seconds, 3)} for name, outcome in record.stages.items()
     }
     cold_start = dict(record.endpoint.get("cold_start") or {})
     worked = sum(
-        outcome.work_seconds
-        for name, outcome in record.stages.items()
-        if name in ("stage", "validate", "benchmark")
+        outcome.work_seconds for name, outcome in record.stages.items() if name in ("stage", "validate", "benchmark")
     )
     return {
         "run_id": record.run.run_id,
@@ -82,8 +79,12 @@ def _level(result: BenchmarkResult) -> dict[str, Any]:
     }
 
 
-def _percentiles(values: Percentiles) -> dict[str, float | None]:
-    return {name: getattr(values, name) for name in ("p50", "p95", "p99")}
+def _percentiles(values: Percentiles) -> dict[str, Any]:
+    """p50, p95, p99; where too few requests make one inestimable, the maximum as its bound, and named."""
+    wanted = ("p50", "p95", "p99")
+    bounded = [name for name in wanted if getattr(values, name) is None and values.max is not None]
+    found = {name: values.max if name in bounded else getattr(values, name) for name in wanted}
+    return {**found, "upper_bounds": bounded}
 
 
 def render(summary: Mapping[str, Any]) -> str:
@@ -127,9 +128,7 @@ def _cold_start(endpoint: Mapping[str, Any]) -> str:
 
 
 def _triple(values: Mapping[str, float | None]) -> str:
-    return " / ".join(
-        "-" if values[name] is None else f"{values[name]:.0f}" for name in ("p50", "p95", "p99")
-    )
+    return " / ".join("-" if values[name] is None else f"{values[name]:.0f}" for name in ("p50", "p95", "p99"))
 
 
 def _row(*cells: str) -> str:

@@ -193,10 +193,14 @@ class TeardownEndpointOperator(StageOperator):
         from include.endpoint.model import TeardownReport
 
         with self.journaled(context) as work:
-            plan, ref = self.plan(context), endpoint_ref(self, context)
             journal = self.journal(context)
-            record = journal.read_record()
-            if plan.keep and record is not None and record.state == "success":
+            plan, record = journal.read_plan(), journal.read_record()
+            ref = self._created(context, plan) if plan else None
+            if plan is None or ref is None:
+                self.log.info("this run created no endpoint")
+                name = plan.endpoint_name if plan else ""
+                report = TeardownReport(endpoint=name, absent=True)
+            elif plan.keep and record is not None and record.state == "success":
                 self.log.info("kept as asked until %s; the reaper deletes it then", ref.expires_at)
                 report = TeardownReport(endpoint=ref.name, absent=False, kept=True)
             else:
@@ -206,6 +210,22 @@ class TeardownEndpointOperator(StageOperator):
                 self.log.info("%s %s: %s", item.kind, item.name, "absent" if item.absent else "STILL THERE")
             work.data = report.model_dump(mode="json")
             return report.model_dump(mode="json")
+
+    def _created(self, context: Context, plan: ReleasePlan) -> EndpointRef | None:
+        """Return what this run made: as it noted, or, when it died before it could, as the cluster has it."""
+        from include.endpoint import names
+        from include.endpoint.lifecycle import ENDPOINT_KINDS, reference
+        from include.endpoint.model import EndpointRef
+
+        outcome = self.journal(context).outcomes().get("create_endpoint")
+        if outcome is None:
+            return None
+        if outcome.data:
+            return EndpointRef.model_validate(outcome.data)
+        kind = ENDPOINT_KINDS[plan.model.deployment.kind]
+        item = self.hook(plan).clients().api.get(kind, plan.endpoint_name, plan.cluster.namespace)
+        ours = item is not None and names.label(item, names.OWNER) == plan.run.owner
+        return reference(plan, item, adopted=True) if item is not None and ours else None
 
 
 def _from_event(event: dict[str, Any]) -> PipelineError:

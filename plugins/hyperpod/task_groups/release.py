@@ -25,8 +25,10 @@ BENCHMARK_POOL = "hyperpod_benchmark"
 def release_stages(request: Any = None) -> None:
     """Add the stages to the current Dag or task group.
 
-    Creating is the setup and does only that: a failed setup skips its teardown. The record is written before
-    the teardown whatever happened; ``conclude`` is the one leaf, so a green teardown cannot hide a red stage.
+    ``create_endpoint`` creates and does nothing else. It is not marked as a setup: Airflow sets every task between
+    a failed setup and its teardown to upstream_failed whatever its trigger rule, and the record must be written
+    just then. So the teardown always runs, and proves absence also for a creation that died half-way.
+    ``conclude`` is the one leaf: a green teardown cannot hide a red stage.
 
     :param request: a dict (or an XComArg of one); ``None``: the Dag run's params.
     """
@@ -38,7 +40,7 @@ def release_stages(request: Any = None) -> None:
     )
     create = CreateEndpointOperator(
         task_id="create_endpoint", request=request, execution_timeout=minutes(5), retries=3
-    ).as_setup()
+    )
     wait = WaitUntilReadyOperator(
         task_id="wait_until_ready", request=request, deferrable=True, execution_timeout=minutes(150)
     )
@@ -56,7 +58,7 @@ def release_stages(request: Any = None) -> None:
     )
     teardown = TeardownEndpointOperator(
         task_id="teardown", request=request, execution_timeout=minutes(30), retries=4
-    ).as_teardown(setups=create, on_failure_fail_dagrun=True)
+    ).as_teardown(on_failure_fail_dagrun=True)
     conclude = ConcludeRunOperator(
         task_id="conclude", request=request, trigger_rule=TriggerRule.ALL_DONE, execution_timeout=minutes(5)
     )
