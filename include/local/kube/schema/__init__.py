@@ -1,0 +1,1 @@
+"""Structural schemas: a compact notation, validation, pruning and defaulting."""
