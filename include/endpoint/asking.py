@@ -136,7 +136,9 @@ class Asker:
         try:
             answer: Answer = call(self.clients.runtime, arguments)
         except ClientError as error:
-            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+            # A ModelError carries what the model's container answered.
+            answered = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            status = int(error.response.get("OriginalStatusCode") or answered)
             return Answer(status, str(error), seconds=time.monotonic() - started, error=str(error))
         except BotoCoreError as error:
             return Answer(0, seconds=time.monotonic() - started, error=str(error))

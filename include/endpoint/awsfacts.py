@@ -58,7 +58,7 @@ def target_facts(host: str, clients: Clients) -> TargetFacts:
     if not host:
         return TargetFacts(skipped="the endpoint has no load balancer host yet")
     try:
-        arn = _balancer_arn(host, clients)
+        arn = balancer_arn(host, clients)
         if arn is None:
             return TargetFacts(skipped=f"{NO_BALANCER}: {host}")
         groups = clients.elbv2.describe_target_groups(LoadBalancerArn=arn)["TargetGroups"]
@@ -73,7 +73,8 @@ def target_facts(host: str, clients: Clients) -> TargetFacts:
     return TargetFacts(total=len(health), healthy=healthy, reasons=tuple(sorted(reasons)))
 
 
-def _balancer_arn(host: str, clients: Clients) -> str | None:
+def balancer_arn(host: str, clients: Clients) -> str | None:
+    """Return the ARN of the load balancer with this host name, ``None`` when there is none."""
     for page in clients.elbv2.get_paginator("describe_load_balancers").paginate():
         for balancer in page["LoadBalancers"]:
             if balancer["DNSName"].lower() == host.lower():

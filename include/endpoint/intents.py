@@ -106,9 +106,9 @@ class IntentLog:
         tail = f"/{name}.json"
         return next((self._read(item.path) for item in self._objects.list(OPEN) if item.path.endswith(tail)), None)
 
-    def was_closed(self, name: str, cluster: str) -> bool:
-        """True when an endpoint of this name was torn down before."""
-        return self._objects.head(f"{CLOSED}/{cluster}/{name}.json") is not None
+    def closed_intent(self, name: str, cluster: str) -> Intent | None:
+        """Return the record of an endpoint that was torn down, ``None`` when there was none of this name."""
+        return self._read(f"{CLOSED}/{cluster}/{name}.json")
 
     def _read(self, path: str) -> Intent | None:
         data = self._objects.get(path)

@@ -189,7 +189,7 @@ def _proxy(plan: ReleasePlan, ref: EndpointRef, clients: Clients) -> dict[str, A
     namespace, name = _service_place(plan, ref)
     port = _service_port(namespace, name, clients)
     configuration = clients.kube.configuration
-    place = f"/api/v1/namespaces/{namespace}/services/http:{name}:{port}/proxy"
+    place = f"/api/v1/namespaces/{namespace}/services/{name}:{port}/proxy"
     token = configuration.auth_settings().get("BearerToken", {}).get("value")
     headers = {"Authorization": str(token)} if token else {}
     return {

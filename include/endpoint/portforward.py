@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import selectors
 import socket
 import threading
@@ -14,6 +15,7 @@ from include.endpoint.resources import PODS
 from include.errors import FailureClass, PipelineError
 
 CHUNK = 65536
+log = logging.getLogger(__name__)
 
 
 def forward(ref: EndpointRef, clients: Clients, port: int) -> int:
@@ -54,10 +56,13 @@ def _serve(listener: socket.socket, clients: Clients, namespace: str, pod: str, 
 
 
 def _forward_one(connection: socket.socket, clients: Clients, namespace: str, pod: str, port: int) -> None:
-    with connection, contextlib.suppress(OSError):
-        upstream = _open(clients, namespace, pod, port)
-        with contextlib.closing(upstream):
-            _pump(connection, upstream)
+    with connection:
+        try:
+            upstream = _open(clients, namespace, pod, port)
+            with contextlib.closing(upstream):
+                _pump(connection, upstream)
+        except Exception as error:  # noqa: BLE001 (the client's websocket helper raises anything)
+            log.warning("port-forward to %s/%s:%d: %s", namespace, pod, port, error)
 
 
 def _open(clients: Clients, namespace: str, pod: str, port: int) -> Any:

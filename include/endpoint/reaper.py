@@ -7,14 +7,15 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from include.catalog.specs import ClusterSpec, JsonObject
 from include.endpoint import names
+from include.endpoint.absence import sagemaker_remnants
 from include.endpoint.intents import Intent, IntentLog
 from include.endpoint.model import EndpointRef, TeardownReport
 from include.endpoint.resources import ENDPOINT_KINDS
-from include.endpoint.teardown import remnants, teardown
+from include.endpoint.teardown import operator_tags, teardown
 from include.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -22,37 +23,59 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 RunIsOver = Callable[[str, str], bool]
+# Between an intent and its object, and between a teardown's two planes, lie seconds: do not race them.
 GRACE = dt.timedelta(minutes=2)
 
 
 @dataclass(frozen=True)
 class Orphan:
-    """An endpoint that has to go, and why."""
+    """An endpoint that has to go, and why.
+
+    :param cost_usd: what it has cost so far.
+    """
 
     ref: EndpointRef
     why: str
+    age: dt.timedelta = dt.timedelta(0)
+    cost_usd: Decimal = Decimal(0)
+
+    @property
+    def line(self) -> str:
+        """One line for a log: name, reason, age, cost."""
+        hours = self.age.total_seconds() / 3600
+        return f"{self.ref.namespace}/{self.ref.name}: {self.why}; {hours:.2f} h old, ${self.cost_usd}"
 
 
 def find_orphans(
     cluster: ClusterSpec, clients: Clients, intents: IntentLog, *, run_is_over: RunIsOver, now: dt.datetime
 ) -> Iterator[Orphan]:
-    """Yield expired endpoints, endpoints whose run is over, and intents that never came to an end.
+    """Yield expired endpoints, endpoints whose run is over, intents without an end, and left SageMaker objects.
 
-    Protected and held endpoints, and everything without our labels, are never found.
+    Protected and held endpoints, and everything without our labels or recorded names, are never found.
     """
+    unfinished = {intent.name: intent for intent in intents.unfinished(cluster.name)}
     seen: set[str] = set()
     for kind, resource in ENDPOINT_KINDS.items():
         for item in clients.api.list(resource, cluster.namespace, labels=f"{names.MANAGED_BY}={names.MANAGER}"):
             name = str(item["metadata"]["name"])
             seen.add(name)
-            why = why_reap(item, intents.find(name, cluster.name), run_is_over, now)
+            why = why_reap(item, unfinished.get(name), run_is_over, now)
             if why and names.label(item, names.OWNER):
-                yield Orphan(_ref(cluster, kind, item), why)
-    for intent in intents.unfinished(cluster.name):
+                yield _orphan(_ref(cluster, kind, item), why, now)
+    for intent in unfinished.values():
         if intent.name in seen or now - intent.opened_at < GRACE:
             continue
+        seen.add(intent.name)
         if now > intent.expires_at or run_is_over(intent.run.dag_id, intent.run.run_id):
-            yield Orphan(_ref_of_intent(intent), "its creation was announced and never came to an end")
+            yield _orphan(_ref_of_intent(intent), "its creation was announced and never came to an end", now)
+    yield from _left_on_sagemaker(cluster, clients, intents, seen, now)
+
+
+def _orphan(ref: EndpointRef, why: str, now: dt.datetime) -> Orphan:
+    from include.results.cost import cost_usd
+
+    age = max(now - ref.created_at, dt.timedelta(0))
+    return Orphan(ref, why, age, cost_usd(ref.hourly_price, age.total_seconds()))
 
 
 def why_reap(item: JsonObject, intent: Intent | None, run_is_over: RunIsOver, now: dt.datetime) -> str:
@@ -75,6 +98,36 @@ def why_reap(item: JsonObject, intent: Intent | None, run_is_over: RunIsOver, no
     return ""
 
 
+def _left_on_sagemaker(
+    cluster: ClusterSpec, clients: Clients, intents: IntentLog, seen: set[str], now: dt.datetime
+) -> Iterator[Orphan]:
+    """SageMaker objects of names that we tore down: the operator can leave them, or make them late."""
+    if clients.session is None:
+        return
+    for name in sorted(set(_operator_made(clients)) - seen):
+        intent = intents.closed_intent(name, cluster.name)
+        if intent is None or now - intent.opened_at < GRACE:
+            continue
+        if any(True for _ in sagemaker_remnants(name, clients)):
+            yield _orphan(_ref_of_intent(intent), "SageMaker objects outlived their endpoint", now)
+
+
+def _operator_made(clients: Clients) -> Iterator[str]:
+    """Yield the names of SageMaker objects that carry the operator's tag."""
+    client = clients.sagemaker
+    listings: tuple[tuple[str, str, str, str], ...] = (
+        ("list_endpoints", "Endpoints", "EndpointName", "EndpointArn"),
+        ("list_endpoint_configs", "EndpointConfigs", "EndpointConfigName", "EndpointConfigArn"),
+        ("list_models", "Models", "ModelName", "ModelArn"),
+    )
+    key, value = names.OPERATOR_TAG
+    for operation, field, name, arn in listings:
+        for page in client.get_paginator(operation).paginate():
+            for entry in page[field]:
+                if operator_tags(entry[arn], clients).get(key) == value:
+                    yield str(entry[name])
+
+
 def reap(
     cluster: ClusterSpec,
     clients: Clients,
@@ -92,8 +145,7 @@ def reap(
     reports: list[TeardownReport] = []
     failures: list[PipelineError] = []
     for orphan in list(find_orphans(cluster, clients, intents, run_is_over=run_is_over, now=moment)):
-        age = moment - orphan.ref.created_at
-        logger.warning("reaping %s: %s; %s old, $%s/h", orphan.ref.name, orphan.why, age, orphan.ref.hourly_price)
+        logger.warning("reaping %s", orphan.line)
         try:
             reports.append(teardown(orphan.ref, clients, intents, patience_s=patience_s))
         except PipelineError as error:
@@ -111,8 +163,9 @@ def reap(
 
 
 def _ref(cluster: ClusterSpec, kind: str, item: JsonObject) -> EndpointRef:
-    metadata = item["metadata"]
+    metadata, spec = item["metadata"], item.get("spec") or {}
     created = names.parse_time(metadata.get("creationTimestamp")) or dt.datetime.now(dt.UTC)
+    registered: Any = spec.get("endpointName") or (spec.get("sageMakerEndpoint") or {}).get("name")
     return EndpointRef(
         cluster=cluster.name,
         namespace=cluster.namespace,
@@ -124,18 +177,18 @@ def _ref(cluster: ClusterSpec, kind: str, item: JsonObject) -> EndpointRef:
         created_at=created,
         expires_at=names.parse_time(names.annotation(item, names.EXPIRES_AT)) or created,
         hourly_price=_decimal(names.annotation(item, names.HOURLY_USD)),
-        sagemaker_endpoint=(item.get("spec") or {}).get("endpointName")
-        or ((item.get("spec") or {}).get("sageMakerEndpoint") or {}).get("name"),
+        sagemaker_endpoint=registered or None,
     )
 
 
 def _ref_of_intent(intent: Intent) -> EndpointRef:
+    # Without a UID, teardown goes by name and owner.
     return EndpointRef(
         cluster=intent.cluster,
         namespace=intent.namespace,
         kind=intent.kind,
         name=intent.name,
-        uid=intent.uid or "never created",
+        uid=intent.uid or "",
         owner=intent.owner,
         spec_digest="",
         created_at=intent.opened_at,
@@ -150,6 +203,3 @@ def _decimal(text: str) -> Decimal:
         return Decimal(text or "0")
     except InvalidOperation:
         return Decimal(0)
-
-
-__all__ = ["Orphan", "find_orphans", "reap", "remnants", "why_reap"]

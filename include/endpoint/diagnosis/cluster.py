@@ -135,6 +135,8 @@ def no_answer(facts: Facts, now: dt.datetime, limits: Limits) -> Diagnosis | Non
         return None
     ready_since = max((pod.ready_at for pod in facts.pods if pod.ready_at), default=None)
     waited = age(ready_since or facts.created_at, now)
+    if waited < limits.first_completion_s / 10:
+        return None
     return Diagnosis(
         "no-answer",
         "CompletionRefused",

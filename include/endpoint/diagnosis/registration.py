@@ -120,6 +120,8 @@ def registration_stuck(facts: Facts, now: dt.datetime, limits: Limits) -> Diagno
     if registered.state not in STUCK or not serving(facts):
         return None
     waited = age(registered.created_at or facts.created_at, now)
+    if waited < limits.registration_s / 10:
+        return None
     hint = (
         "upgrade the operator: before v3.3 it hangs with intelligent routing"
         if facts.routing
@@ -145,6 +147,8 @@ def balancer_503(facts: Facts, now: dt.datetime, limits: Limits) -> Diagnosis | 
         return None
     ready_since = max((pod.ready_at for pod in facts.pods if pod.ready_at), default=None)
     waited = age(ready_since or facts.created_at, now)
+    if waited < limits.targets_s / 10:
+        return None
     why = ", ".join(targets.reasons) if targets and targets.reasons else (probe.detail if probe else "")
     return Diagnosis(
         "balancer-503",

@@ -18,6 +18,7 @@ SCHEMA = {
     "required": ["ok"],
     "additionalProperties": False,
 }
+REFUSALS = (400, 413, 422)
 UNSUPPORTED = (400, 404, 422, 501)
 
 
@@ -81,7 +82,8 @@ def stops(subject: Subject) -> Iterator[Check]:
         return
     answer = subject.asker.infer(_body(subject, "Count: 1 2 3 4 5", TOKENS, stop=[" ", "\n"], temperature=0))
     text = text_of(answer.json)
-    obeyed = answer.ok and " " not in text and "\n" not in text
+    spoken = answer.ok and isinstance(answer.json, dict) and bool(answer.json.get("choices"))
+    obeyed = spoken and " " not in text and "\n" not in text
     yield verdict(name, obeyed, "no stop string in the text", _quoted(answer, text), "the server ignores stop")
 
 
@@ -115,8 +117,8 @@ def context_length(subject: Subject) -> Iterator[Check]:
         yield skip(name, "max_model_len is not given" if not limit else "the invocation path is not OpenAI's")
         return
     answer = subject.asker.infer(_body(subject, "word " * (limit * 2), 1))
-    refused = 400 <= answer.status < 500
-    yield verdict(name, refused, "a 4xx answer", answer.said, "the server takes what it cannot read")
+    refused = answer.status in REFUSALS
+    yield verdict(name, refused, f"one of {REFUSALS}", answer.said, "the server takes what it cannot read")
     if not refused:
         return
     again = subject.asker.infer(_body(subject, PROMPT, 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 from include.endpoint.model import Check
@@ -59,7 +60,12 @@ def server_identity(subject: Subject) -> Iterator[Check]:
         return
     if "args" in information:
         live = [str(item) for item in information["args"]]
-        wanted = list(subject.deployment.args)
+        # A server may name its model folder by another path than the container's.
+        mounted = subject.deployment.volume.mount_path
+        wanted = [
+            given if asked == mounted and given.startswith("/") else asked
+            for asked, given in zip_longest(subject.deployment.args, live, fillvalue="")
+        ]
         yield verdict("server arguments", live == wanted, wanted, live, "the server runs with other arguments")
     yield from _bytes(subject, information, told)
 
