@@ -20,31 +20,31 @@ Interpret = Callable[[Exchange, bytes, int], None]
 _KEPT_ERROR_BODY = 2048
 
 
-class _PromptDetails(msgspec.Struct):
+class _PromptDetails(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: _PromptDetails | None = None
 
 
-class _Part(msgspec.Struct):
+class _Part(msgspec.Struct, gc=False):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     tool_calls: list[Any] | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     delta: _Part | None = None
     message: _Part | None = None
     text: str | None = None
     finish_reason: str | None = None
 
 
-class _Completion(msgspec.Struct):
+class _Completion(msgspec.Struct, gc=False):
     choices: list[_Choice] = []
     usage: _Usage | None = None
     error: Any = None
@@ -53,18 +53,18 @@ class _Completion(msgspec.Struct):
     message: Any = None
 
 
-class _Token(msgspec.Struct):
+class _Token(msgspec.Struct, gc=False):
     text: str | None = None
     special: bool = False
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     generated_tokens: int | None = None
     input_length: int | None = None
 
 
-class _Generation(msgspec.Struct):
+class _Generation(msgspec.Struct, gc=False):
     token: _Token | None = None
     generated_text: str | None = None
     details: _Details | None = None

@@ -126,7 +126,7 @@ def test_the_same_seed_and_salt_ask_the_same_and_other_salts_share_nothing(serve
 @pytest.mark.parametrize("victim", ["generator", "parent"])
 def test_what_was_measured_survives_sigkill(server: ReferenceServer, tmp_path: Path, victim: str) -> None:
     server.play(Script(ttft_ms=5, itl_ms=1))
-    code = (
+    code = (  # noqa: UP031
         "import sys; sys.path.insert(0, %r)\n"
         "from pathlib import Path\n"
         "from include.catalog.specs import *\n"

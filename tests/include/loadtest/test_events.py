@@ -1,0 +1,266 @@
+"""The same bytes give the same records, however they are cut into pieces."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from include.loadtest.engine import wire
+from include.loadtest.engine.events import (
+    AwsEventStream,
+    EventsOrLines,
+    JsonLines,
+    ServerSentEvents,
+    StreamFormatError,
+    encode_message,
+)
+from include.loadtest.engine.exchange import Exchange
+from include.loadtest.engine.prompts import Ask
+from include.loadtest.job import Endpoint
+from include.loadtest.reference import script as frames
+from include.loadtest.spool import Row
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+
+
+CUTS = st.lists(st.integers(min_value=0, max_value=1 << 20), max_size=40)
+LINES = st.lists(
+    st.one_of(
+        st.sampled_from([b"data: x", b"data:y", b"data", b"data: ", b": comment", b"event: e", b"id: 1", b"", b""]),
+        st.binary(min_size=0, max_size=12).map(lambda b: b"data: " + b.replace(b"\r", b"").replace(b"\n", b"")),
+    ),
+    max_size=30,
+)
+
+
+def reference_sse(data: bytes) -> list[bytes]:
+    """The standard's algorithm on the whole body, written the slow way."""
+    text = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    found: list[bytes] = []
+    held: list[bytes] = []
+    for line in text.split(b"\n") + [b""]:
+        if not line:
+            if held and b"\n".join(held):
+                found.append(b"\n".join(held))
+            held = []
+        elif line.startswith(b"data:"):
+            value = line[5:]
+            held.append(value[1:] if value[:1] == b" " else value)
+        elif line == b"data":
+            held.append(b"")
+    return found
+
+
+@given(LINES, st.sampled_from([b"\n", b"\r\n", b"\r"]), CUTS)
+@settings(max_examples=300, deadline=None)
+def test_sse_follows_the_standard_for_every_split(lines: list[bytes], ending: bytes, cuts: list[int]) -> None:
+    data = ending.join(lines) + ending
+    decoder = ServerSentEvents()
+    found = [event for piece in pieces(data, cuts) for event in decoder.feed(piece)] + decoder.finish()
+    assert found == reference_sse(data)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([b"data: x", b"", b"data: y"]), st.sampled_from([b"\n", b"\r\n", b"\r"]))), CUTS
+)
+@settings(max_examples=200, deadline=None)
+def test_sse_with_mixed_line_ends(lines: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
+    data = b"".join(line + end for line, end in lines)
+    decoder = ServerSentEvents()
+    found = [event for piece in pieces(data, cuts) for event in decoder.feed(piece)] + decoder.finish()
+    assert found == reference_sse(data)
+
+
+@given(st.lists(st.sampled_from([b'{"a":1}', b"", b"  ", b"[2]"])), CUTS, st.booleans())
+def test_json_lines_for_every_split(lines: list[bytes], cuts: list[int], ended: bool) -> None:
+    data = b"\n".join(lines) + (b"\n" if ended else b"")
+    for decoder in (JsonLines(), EventsOrLines()):
+        found = [event for piece in pieces(data, cuts) for event in decoder.feed(piece)] + decoder.finish()
+        assert found == [line for line in lines if line.strip()]
+
+
+@given(st.lists(st.tuples(st.text("ab:-", min_size=1, max_size=8), st.text(max_size=20), st.binary(max_size=80))), CUTS)
+@settings(deadline=None)
+def test_event_stream_for_every_split(messages: list[tuple[str, str, bytes]], cuts: list[int]) -> None:
+    data = b"".join(encode_message({name: value}, payload) for name, value, payload in messages)
+    decoder = AwsEventStream()
+    found = [message for piece in pieces(data, cuts) for message in decoder.feed(piece)]
+    assert found == [({name: value}, payload) for name, value, payload in messages]
+    assert decoder.pending == 0
+
+
+@given(st.binary(min_size=1, max_size=60), st.integers(min_value=0), st.integers(min_value=1, max_value=255))
+@settings(deadline=None)
+def test_a_flipped_bit_never_passes_as_a_message(payload: bytes, place: int, flip: int) -> None:
+    data = bytearray(encode_message({":event-type": "PayloadPart"}, payload))
+    data[place % len(data)] ^= flip
+    decoder = AwsEventStream()
+    try:
+        found = list(decoder.feed(bytes(data)))
+    except StreamFormatError:
+        return
+    assert found == []  # a longer length: the message is still open
+
+
+def test_our_event_stream_is_botocores() -> None:
+    from botocore.eventstream import EventStreamBuffer
+
+    buffer = EventStreamBuffer()
+    buffer.add_data(encode_message({":message-type": "event", ":event-type": "PayloadPart"}, b"payload"))
+    message = next(buffer)
+    assert message.headers == {":message-type": "event", ":event-type": "PayloadPart"}
+    assert message.payload == b"payload"
+
+
+class _Transport:
+    """The little of a transport that a connection touches when bytes are put in by hand."""
+
+    def __init__(self) -> None:
+        self.aborted = False
+
+    def set_write_buffer_limits(self, high: int) -> None: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class _Owner:
+    def __init__(self) -> None:
+        self.finished: list[Exchange] = []
+
+    def on_finished(self, _connection: wire.Connection, exchange: Exchange) -> None:
+        self.finished.append(exchange)
+
+    def on_idle_lost(self, _connection: wire.Connection) -> None: ...
+
+
+def receive(body: str, data: bytes, cuts: list[int], monkeypatch: pytest.MonkeyPatch, **endpoint: Any) -> Row:
+    """Return the record of an answer whose bytes come in these pieces; the clock stands still."""
+    monkeypatch.setattr(wire, "monotonic_ns", lambda: 1000)
+    owner = _Owner()
+    spec = Endpoint(host="h", port=1, path="/", body=body, tls=True, **endpoint)
+    connection = wire.Connection(spec, owner)
+    connection.connection_made(_Transport())  # type: ignore[arg-type]
+    ask = Ask(b"", keep_text=True)
+    connection.send(Exchange(ask, 1, "measure"), b"request")
+    for piece in pieces(data, cuts):
+        connection.data_received(piece)
+    if not owner.finished:
+        connection.connection_lost(None)
+    assert len(owner.finished) == 1
+    return owner.finished[0].row("s")
+
+
+def answer(shape: str, *, sagemaker: bool, tokens: int, ends: str) -> bytes:
+    kinds = {"djl": b"application/jsonlines"}
+    content = b"application/vnd.amazon.eventstream" if sagemaker else kinds.get(shape, b"text/event-stream")
+    data = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ntransfer-encoding: chunked\r\n\r\n" % content
+    for _ in range(tokens):
+        data += frames.wrap(frames.token_event(shape, 1), sagemaker=sagemaker)
+    if ends == "error":
+        data += frames.wrap(frames.error_event(shape), sagemaker=sagemaker)
+    elif ends != "cut":
+        data += frames.wrap(frames.final_events(shape, 5, tokens, done=ends == "done"), sagemaker=sagemaker)
+    return data if ends == "cut" else data + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("sagemaker", [False, True])
+@pytest.mark.parametrize("shape", ["openai-chat", "openai-completions", "tgi", "djl"])
+@pytest.mark.parametrize(
+    ("ends", "error_class"),
+    [("done", ""), ("error", "stream_error"), ("cut", "cut"), ("silent", "truncated")],
+)
+def test_the_same_record_for_every_split(
+    shape: str, sagemaker: bool, ends: str, error_class: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = answer(shape, sagemaker=sagemaker, tokens=5, ends=ends)
+    whole = receive(shape, data, [], monkeypatch, sagemaker=sagemaker)
+    assert whole.error_class == error_class, whole.error
+    assert len(whole.marks) == 5 * 8
+    if ends == "done":
+        assert whole.output_tokens == 5
+
+    @given(CUTS)
+    @settings(max_examples=25, deadline=None)
+    def check(cuts: list[int]) -> None:
+        assert receive(shape, data, cuts, monkeypatch, sagemaker=sagemaker) == whole
+
+    check()
+    assert receive(shape, data, list(range(len(data))), monkeypatch, sagemaker=sagemaker) == whole
+
+
+@given(data=st.binary(max_size=400), cuts=CUTS)
+@settings(max_examples=150, deadline=None)
+def test_noise_is_a_failed_record_never_an_exception(data: bytes, cuts: list[int]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for lead in (b"", b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"):
+            row = receive("openai-chat", lead + data, cuts, patch)
+            assert row.error_class
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (b"200 OK", b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}', ""),
+        (b"200 OK", b'{"error":{"message":"no"}}', "server_error"),
+        (b"200 OK", b"{}", "bad_body"),
+        (b"200 OK", b"<html>", "bad_body"),
+        (b"404 Not Found", b"no such model", "http_404"),
+        (b"302 Found", b"", "http_302"),
+    ],
+)
+def test_whole_answers(status: bytes, body: bytes, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (status, len(body), body)
+    rows = [receive("openai-chat", data, cuts, monkeypatch) for cuts in ([], list(range(len(data))))]
+    assert rows[0] == rows[1]
+    assert rows[0].error_class == expected
+
+
+def test_a_sagemaker_exception_message_fails_the_request_by_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/vnd.amazon.eventstream\r\n\r\n"
+    fault = encode_message({":message-type": "exception", ":exception-type": "ModelStreamError"}, b'{"Message":"x"}')
+    row = receive("djl", head + fault, [], monkeypatch, sagemaker=True)
+    assert row.error_class == "stream_error"
+    assert row.error.startswith("ModelStreamError")
+
+
+def test_a_hundred_continue_precedes_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"HTTP/1.1 100 Continue\r\n\r\n" + answer("openai-chat", sagemaker=False, tokens=2, ends="done")
+    assert receive("openai-chat", data, [], monkeypatch).error_class == ""
+
+
+def test_timers_fire_in_order_and_not_early() -> None:
+    from time import monotonic_ns
+
+    from include.loadtest.engine.clock import Timers
+
+    async def go() -> list[tuple[int, int]]:
+        timers = Timers(asyncio.get_running_loop())
+        fired: list[tuple[int, int]] = []
+        done = asyncio.Event()
+        start = monotonic_ns()
+
+        def note(due: int) -> None:
+            fired.append((due, monotonic_ns()))
+            if len(fired) == 20:
+                done.set()
+
+        for place in reversed(range(20)):
+            due = start + place * 700_000
+            timers.at(due, note, due)
+        await done.wait()
+        timers.close()
+        return fired
+
+    fired = asyncio.run(go())
+    assert [due for due, _ in fired] == sorted(due for due, _ in fired)
+    assert all(at >= due for due, at in fired)
