@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from include.local.s3 import ACCESS_KEY, REGION, SECRET_KEY
+from include.local.state import DEFAULT_STATE, read_state
+
+# A person's own AWS access must not leak into the stack, nor win over the throw-away keys.
+FOREIGN = (
+    "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_ROLE_ARN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+)  # fmt: skip
 
 
-def local_environment(state: Path, ports: Mapping[str, int]) -> dict[str, str]:
+def local_environment(state: Path = DEFAULT_STATE, ports: Mapping[str, int] | None = None) -> dict[str, str]:
     """Return the variables for the local HyperPod below ``state``.
 
-    :param ports: ``s3``, ``aws`` and ``kube``.
+    :param ports: ``s3``, ``aws`` and ``kube``; ``None``: as the running stack recorded them.
+    :raises include.errors.PipelineError: reason NotRunning, when nothing is recorded.
     """
+    ports = read_state(state).ports if ports is None else ports
     kubeconfig = state / "kubeconfig"
     aws = {
         "conn_type": "aws",
@@ -41,3 +51,9 @@ def local_environment(state: Path, ports: Mapping[str, int]) -> dict[str, str]:
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",
     }
+
+
+def process_environment(state: Path, ports: Mapping[str, int], base: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return a whole environment: ``base`` without a person's own AWS access, and the variables above."""
+    kept = {name: value for name, value in base.items() if name not in FOREIGN}
+    return kept | local_environment(state, ports)

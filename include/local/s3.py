@@ -17,6 +17,7 @@ from typing import Any
 ACCESS_KEY = "local-hyperpod"
 SECRET_KEY = "only-for-this-machine"  # noqa: S105 (a throw-away key of a loopback server)
 REGION = "us-west-2"
+PORTS = ("s3", "s3-grpc", "master", "master-grpc", "volume", "volume-grpc", "filer", "filer-grpc")
 BUCKETS = ("hyperpod-models", "hyperpod-results", "hyperpod-tls-local")
 
 

@@ -1,34 +1,54 @@
-"""The local HyperPod's services: started in parallel, watched, started again when killed, ended for sure."""
+"""The local HyperPod as one thing: started in parallel, watched, started again when killed, ended for sure."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import socket
-import sys
+import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import requests
-
+from include.errors import ConfigurationError, FailureClass, PipelineError
 from include.local import s3
-from include.local.environment import local_environment
-from include.local.processes import Managed, end_group, end_recorded, read_registry, spawn
+from include.local.environment import local_environment, process_environment
+from include.local.kubeaccess import KubeAccess
+from include.local.ports import choose, listening
+from include.local.processes import Managed, alive, end_group, end_recorded, read_registry, spawn
+from include.local.services import PORT_NAMES, SERVICES, Layout, is_ready
+from include.local.state import (
+    ServiceState,
+    StackLock,
+    StackState,
+    read_state,
+    remove_state,
+    supervised,
+    this_process,
+    write_state,
+)
 from include.objects import PROJECT_ROOT
 
-FIRST = ("s3", "aws", "kube")
-SECOND = ("node", "operator")
-PORT_NAMES = (
-    "s3", "s3-grpc", "master", "master-grpc", "volume", "volume-grpc", "filer", "filer-grpc", "aws", "kube",
-)  # fmt: skip
 GROUP = "apis/inference.sagemaker.aws.amazon.com/v1"
+POLL_SECONDS = 0.05
+WATCH_SECONDS = 0.25
+LONGEST_PAUSE = 10.0
+SETTLED_SECONDS = 30.0
 
 Say = Callable[[str], None]
+
+
+@dataclass
+class _Restarts:
+    """How often a service has died lately, and when it may be started again."""
+
+    count: int = 0
+    started: float = 0.0
+    not_before: float = 0.0
 
 
 @dataclass
@@ -41,8 +61,11 @@ class LocalHyperPod:
     state: Path
     ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, Managed] = field(default_factory=dict)
+    _lock: StackLock | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _watcher: threading.Thread | None = None
+    _restarts: dict[str, _Restarts] = field(default_factory=dict)
+    _ready: bool = False
 
     def __enter__(self) -> LocalHyperPod:
         self.up()
@@ -51,6 +74,11 @@ class LocalHyperPod:
     def __exit__(self, *_: object) -> None:
         self.down()
 
+    @property
+    def layout(self) -> Layout:
+        """Paths and addresses."""
+        return Layout(self.state, self.ports)
+
     def environment(self) -> dict[str, str]:
         """Return the variables for a process that talks to this stack."""
         return local_environment(self.state, self.ports)
@@ -58,175 +86,238 @@ class LocalHyperPod:
     def up(self, say: Say = lambda _: None, timeout: float = 60) -> float:
         """Start everything and wait until it answers; return the seconds it took.
 
-        :raises TimeoutError: naming the service that did not come up, with the end of its log.
+        :raises PipelineError: reason AlreadyRunning; reason ServiceFailed, naming the service that did not come
+            up, with the end of its log. Nothing is left running then.
         """
         started = time.monotonic()
-        for name in end_recorded(self._registry):
-            say(f"ended {name}, left over from a killed session")
-        self.state.mkdir(parents=True, exist_ok=True)
-        self.ports = self._choose_ports()
-        (self.state / "ports.json").write_text(json.dumps(self.ports))
-        for name in FIRST:
-            self._start(name)
-        for name in FIRST:
-            self._wait(name, timeout)
-        for name in SECOND:
-            self._start(name)
-        for name in SECOND:
-            self._wait(name, timeout)
+        self.state = self.state.resolve()
+        lock = StackLock(self.state)
+        if not lock.acquire():
+            raise _already_running(self.state)
+        self._lock = lock
+        try:
+            self._clean_stale(say)
+            self._choose_ports()
+            self._start_all(say, timeout)
+        except BaseException:
+            self.down()
+            raise
+        self._ready = True
+        self._write()
         self._stop.clear()
         self._watcher = threading.Thread(target=self._watch, args=(say,), daemon=True)
         self._watcher.start()
         seconds = time.monotonic() - started
-        say(f"local HyperPod up after {seconds:.1f} s: {', '.join(FIRST + SECOND)}")
+        say(f"local HyperPod up after {seconds:.1f} s: {', '.join(SERVICES)}")
         return seconds
 
     def down(self) -> list[str]:
-        """End every service and pod process; return the names of what was running."""
+        """End every service and pod process; return the names of what was running. Weights and results stay."""
         self._stop.set()
         if self._watcher is not None:
-            self._watcher.join(timeout=5)
-        ended = list(self.processes)
-        for name in reversed(FIRST + SECOND):
-            if name in self.processes:
-                end_group(self.processes.pop(name))
-        ended += end_recorded(self._registry)
-        self._end_pods()
+            self._watcher.join(timeout=10)
+            self._watcher = None
+        ended = [name for name, process in self.processes.items() if process.poll() is None]
+        with ThreadPoolExecutor(len(SERVICES)) as pool:
+            list(pool.map(self._end, list(self.processes)))
+        self.processes.clear()
+        ended += self._end_recorded()
+        remove_state(self.state)
+        self._ready = False
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
         return ended
 
-    def restart(self, name: str) -> None:
-        """Kill one service hard and start it again."""
+    def restart(self, name: str, timeout: float = 60) -> None:
+        """Kill one service hard; the watcher starts it again. Returns when it answers.
+
+        :raises PipelineError: when it does not come back in time.
+        """
+        before = self.processes[name].pid
         end_group(self.processes[name], grace=0)
-        self._start(name)
-        self._wait(name, 60)
+        deadline = time.monotonic() + timeout
+        while self.processes[name].pid == before or not is_ready(SERVICES[name], self.layout):
+            if time.monotonic() > deadline:
+                raise _failed(name, self.layout, timeout)
+            time.sleep(POLL_SECONDS)
 
     def endpoints(self) -> list[str]:
         """Names of the endpoints that exist on the Kubernetes or the SageMaker plane."""
+        kube = KubeAccess.read(self.layout.kubeconfig)
         found: list[str] = []
         for plural in ("inferenceendpointconfigs", "jumpstartmodels"):
-            found += [
-                f"{plural}/{item['metadata']['name']}" for item in self._kube(f"{GROUP}/{plural}")["items"]
-            ]
-        listed = self._sagemaker().list_endpoints()["Endpoints"]
+            items = kube.call("GET", f"{GROUP}/{plural}")["items"]
+            found += [f"{plural}/{item['metadata']['name']}" for item in items]
+        pages = self._sagemaker().get_paginator("list_endpoints").paginate()
+        listed = [item for answer in pages for item in answer["Endpoints"]]
         return found + [f"sagemaker endpoint/{item['EndpointName']}" for item in listed]
 
     def leftovers(self) -> list[str]:
         """What is still there after :meth:`down`: recorded processes and open ports."""
-        found = [f"process {name}" for name in read_registry(self._registry)]
-        for name, port in self.ports.items():
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    found.append(f"port {port} ({name})")
-        return found
+        entries = read_registry(self._registry).items()
+        found = [f"process {name}" for name, one in entries if alive(int(one["pid"]), float(one["created"]))]
+        return found + [f"port {port} ({name})" for name, port in self.ports.items() if listening(port)]
 
     def log(self, name: str) -> Path:
         """Log file of a service."""
-        return self.state / "logs" / f"{name}.log"
+        return self.layout.log(name)
 
     @property
     def _registry(self) -> Path:
         return self.state / "processes.json"
 
-    def _start(self, name: str) -> None:
-        env = {**os.environ, **self.environment(), "PYTHONPATH": str(PROJECT_ROOT), "PYTHONUNBUFFERED": "1"}
-        self.processes[name] = spawn(
-            name, self._command(name), env, self.log(name), self._registry, cwd=PROJECT_ROOT
-        )
+    def _clean_stale(self, say: Say) -> None:
+        with contextlib.suppress(PipelineError):
+            self.ports = dict(read_state(self.state).ports)
+        for name in self._end_recorded():
+            say(f"ended {name}, left over from a killed session")
+        remove_state(self.state)
 
-    def _command(self, name: str) -> list[str]:
-        state = self.state / name
-        state.mkdir(parents=True, exist_ok=True)
-        port = str(self.ports.get(name, 0))
-        python = [sys.executable, "-m"]
-        if name == "s3":
-            return s3.command(state, self.ports)
-        if name == "aws":
-            return [*python, "moto.server", "-H", "127.0.0.1", "-p", port]
-        if name == "kube":
-            kubeconfig = str(self.state / "kubeconfig")
-            return [
-                *python,
-                "include.local.kubeapi",
-                "--port",
-                port,
-                "--state",
-                str(state),
-                "--kubeconfig",
-                kubeconfig,
-            ]
-        module = {"node": "include.local.agent", "operator": "include.local.operator"}[name]
-        return [*python, module, "--state", str(state)]
+    def _choose_ports(self) -> None:
+        remembered = self.state / "ports.json"
+        before: dict[str, int] = read_registry(remembered)
+        self.ports = choose(PORT_NAMES, before)
+        partial = remembered.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(json.dumps(self.ports, indent=1))
+        partial.replace(remembered)
+        # Its content belongs to the last run: nothing may take it for this one's.
+        self.layout.kubeconfig.unlink(missing_ok=True)
 
-    def _wait(self, name: str, timeout: float) -> None:
+    def _start_all(self, say: Say, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            if self._ready(name):
-                return
-            if self.processes[name].poll() is not None:
-                break
-            time.sleep(0.05)
-        log = self.log(name).read_text(errors="replace")[-1500:]
-        raise TimeoutError(f"{name} did not come up in {timeout:.0f} s; end of {self.log(name)}:\n{log}")
+        begun = time.monotonic()
+        ready: set[str] = set()
+        while len(ready) < len(SERVICES):
+            for name, service in SERVICES.items():
+                if name not in self.processes and ready.issuperset(service.after):
+                    self._start(name)
+            for name in [name for name in self.processes if name not in ready]:
+                if is_ready(SERVICES[name], self.layout):
+                    ready.add(name)
+                    say(f"{name} ready after {time.monotonic() - begun:.1f} s")
+                elif self.processes[name].poll() is not None or time.monotonic() > deadline:
+                    raise _failed(name, self.layout, timeout)
+            time.sleep(POLL_SECONDS)
 
-    def _ready(self, name: str) -> bool:
-        try:
-            if name == "s3":
-                return s3.ready(self.ports["s3"])
-            if name == "aws":
-                return requests.get(f"http://127.0.0.1:{self.ports['aws']}/moto-api/", timeout=2).ok
-            if name == "kube":
-                return requests.get(f"http://127.0.0.1:{self.ports['kube']}/readyz", timeout=2).ok
-            return self._controller_ready(name)
-        except (requests.RequestException, OSError, ValueError, KeyError):
-            return False
+    def _start(self, name: str) -> None:
+        service = SERVICES[name]
+        env = process_environment(self.state, self.ports) | {
+            "PYTHONPATH": str(PROJECT_ROOT),
+            "PYTHONUNBUFFERED": "1",
+        }
+        command = service.command(self.layout)
+        log = self.layout.log(name)
+        self.processes[name] = spawn(name, command, env, log, self._registry, cwd=PROJECT_ROOT)
+        self._write()
 
-    def _controller_ready(self, name: str) -> bool:
-        if name == "node":
-            nodes = self._kube("api/v1/nodes")["items"]
-            conditions = [item for node in nodes for item in node.get("status", {}).get("conditions", ())]
-            return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
-        path = "apis/apps/v1/namespaces/hyperpod-inference-system/deployments/hyperpod-inference-controller-manager"
-        return bool(self._kube(path).get("status", {}).get("availableReplicas"))
+    def _write(self) -> None:
+        services = {
+            name: ServiceState(
+                pid=process.pid,
+                created=process.created,
+                port=self.ports[SERVICES[name].ports[0]] if SERVICES[name].ports else None,
+                url=self.layout.url(SERVICES[name].ports[0]) if SERVICES[name].ports else None,
+                log=str(self.layout.log(name)),
+            )
+            for name, process in self.processes.items()
+        }
+        pid, created = this_process()
+        content = StackState(
+            supervisor=pid, supervisor_created=created, ready=self._ready, ports=self.ports, services=services
+        )
+        write_state(self.state, content)
 
-    def _kube(self, path: str) -> Any:
-        import yaml
+    def _end(self, name: str) -> None:
+        end_group(self.processes[name], grace=SERVICES[name].grace)
 
-        config = yaml.safe_load((self.state / "kubeconfig").read_text())
-        token = config["users"][0]["user"]["token"]
-        server = f"http://127.0.0.1:{self.ports['kube']}"
-        answer = requests.get(f"{server}/{path}", headers={"Authorization": f"Bearer {token}"}, timeout=5)
-        answer.raise_for_status()
-        return answer.json()
+    def _end_recorded(self) -> list[str]:
+        from include.local.node.process import kill_all
+
+        # A killed session's S3 server does not heed SIGTERM for many seconds, and loses nothing by SIGKILL.
+        ended = end_recorded(self._registry, grace=1.0)
+        kill_all(self.state / "node")
+        if self.ports:
+            s3.remove_sockets(self.ports)
+        return ended
+
+    def _watch(self, say: Say) -> None:
+        while not self._stop.wait(WATCH_SECONDS):
+            for name, process in list(self.processes.items()):
+                if process.poll() is not None and not self._stop.is_set():
+                    self._revive(name, process, say)
+
+    def _revive(self, name: str, process: Managed, say: Say) -> None:
+        """Start a dead service again, later and later when it keeps dying."""
+        now = time.monotonic()
+        tries = self._restarts.setdefault(name, _Restarts())
+        if now < tries.not_before:
+            return
+        tries.count = tries.count + 1 if now - tries.started < SETTLED_SECONDS else 1
+        pause = 0.0 if tries.count < 3 else min(2.0 ** (tries.count - 3), LONGEST_PAUSE)
+        tries.started, tries.not_before = now, now + pause
+        say(f"{name} had died (exit {process.poll()}); started again")
+        # What it started itself must not answer in place of its successor.
+        end_group(process, grace=0)
+        with contextlib.suppress(OSError):
+            self._start(name)
 
     def _sagemaker(self) -> Any:
         import boto3
 
         return boto3.client(
             "sagemaker",
-            endpoint_url=f"http://127.0.0.1:{self.ports['aws']}",
+            endpoint_url=self.layout.url("aws"),
             aws_access_key_id=s3.ACCESS_KEY,
             aws_secret_access_key=s3.SECRET_KEY,
             region_name=s3.REGION,
         )
 
-    def _watch(self, say: Say) -> None:
-        while not self._stop.wait(0.5):
-            for name, process in list(self.processes.items()):
-                if process.poll() is not None and not self._stop.is_set():
-                    say(f"{name} had died (exit {process.poll()}); started again")
-                    with contextlib.suppress(OSError):
-                        self._start(name)
 
-    def _end_pods(self) -> None:
-        from include.local.node.process import kill_all
+def end_stack(state: Path, timeout: float = 30) -> list[str]:
+    """End whatever runs below ``state``, whoever started it; return the names of what was running.
 
-        kill_all(self.state / "node")
+    A living supervisor is asked to end its services; a dead or deaf one's services are ended by their records.
+    """
+    state = state.resolve()
+    names: list[str] = []
+    with contextlib.suppress(PipelineError):
+        recorded = read_state(state)
+        names = [name for name, one in recorded.services.items() if alive(one.pid, one.created)]
+        if supervised(state) and alive(recorded.supervisor, recorded.supervisor_created):
+            _end_supervisor(recorded, state, timeout)
+    stack = LocalHyperPod(state)
+    with contextlib.suppress(PipelineError):
+        stack.ports = dict(read_state(state).ports)
+    return list(dict.fromkeys(names + stack.down()))
 
-    def _choose_ports(self) -> dict[str, int]:
-        probes = [socket.socket() for _ in PORT_NAMES]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        ports = {name: int(probe.getsockname()[1]) for name, probe in zip(PORT_NAMES, probes, strict=True)}
-        for probe in probes:
-            probe.close()
-        return ports
+
+def _end_supervisor(recorded: StackState, state: Path, timeout: float) -> None:
+    for number, patience in ((signal.SIGTERM, timeout), (signal.SIGKILL, 5.0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(recorded.supervisor, number)
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            if not supervised(state):
+                return
+            time.sleep(POLL_SECONDS)
+
+
+def _already_running(state: Path) -> PipelineError:
+    return ConfigurationError(
+        "AlreadyRunning",
+        f"the local HyperPod below {state} is running already",
+        fix="use it, or end it: python -m include.local down",
+    )
+
+
+def _failed(name: str, layout: Layout, timeout: float) -> PipelineError:
+    log = layout.log(name)
+    end = log.read_text(errors="replace").splitlines()[-25:] if log.exists() else []
+    return PipelineError(
+        "ServiceFailed",
+        f"{name} did not come up within {timeout:.0f} s; its log: {log}",
+        fix="read the end of its log",
+        failure_class=FailureClass.INTERNAL,
+        evidence=tuple(end),
+    )

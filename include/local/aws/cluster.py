@@ -110,7 +110,8 @@ class Cluster:
 
     async def _describe_eks(self, parameters: Parameters) -> dict[str, Any]:
         self._check_eks(parameters)
-        cluster = self._kube.cluster()
+        access = self._kube.access()
+        authority = base64.b64encode((access.authority or "").encode()).decode()
         return {
             "cluster": {
                 "name": EKS_CLUSTER,
@@ -118,10 +119,8 @@ class Cluster:
                 "status": "ACTIVE",
                 "version": VERSION,
                 "createdAt": CREATED,
-                "endpoint": cluster["server"],
-                "certificateAuthority": {
-                    "data": cluster.get("certificate-authority-data") or base64.b64encode(b"").decode()
-                },
+                "endpoint": access.server,
+                "certificateAuthority": {"data": authority},
                 "resourcesVpcConfig": {"vpcId": "vpc-0local", "subnetIds": ["subnet-0local"]},
             }
         }

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import yaml
 
 from include.local.aws.errors import AwsError
+from include.local.kubeaccess import KubeAccess
 
 
 class Kube:
@@ -17,32 +17,30 @@ class Kube:
     def __init__(self, kubeconfig: Path) -> None:
         self._kubeconfig = kubeconfig
 
-    def cluster(self) -> dict[str, Any]:
-        """Return the ``cluster`` entry of the kubeconfig.
+    def access(self) -> KubeAccess:
+        """Return the API's address and credentials.
 
         :raises AwsError: ServiceUnavailable when there is no kubeconfig yet.
         """
-        return dict(self._read()["clusters"][0]["cluster"])
+        try:
+            return KubeAccess.read(self._kubeconfig)
+        except (OSError, ValueError) as error:
+            raise AwsError("ServiceUnavailable", "the local Kubernetes API has not been started", 503) from error
 
     async def get(self, path: str) -> dict[str, Any]:
         """Return an object or a list.
 
         :raises AwsError: ServiceUnavailable when the API does not answer.
         """
-        config = self._read()
-        url = f"{config['clusters'][0]['cluster']['server']}/{path}"
-        headers = {"Authorization": f"Bearer {config['users'][0]['user']['token']}"}
-        timeout = aiohttp.ClientTimeout(total=10)
+        access = self.access()
+        timeout, tls = aiohttp.ClientTimeout(total=10), access.tls() or True
         try:
-            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, headers=headers) as got:
+            async with (
+                aiohttp.ClientSession(timeout=timeout, headers=access.headers) as session,
+                session.get(f"{access.server}/{path}", ssl=tls) as got,
+            ):
                 if got.status >= 400:
                     raise AwsError("ServiceUnavailable", f"Kubernetes API: {got.status} for {path}", 503)
                 return dict(await got.json())
         except (aiohttp.ClientError, TimeoutError) as error:
             raise AwsError("ServiceUnavailable", f"Kubernetes API: {error!r}", 503) from error
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            return dict(yaml.safe_load(self._kubeconfig.read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise AwsError("ServiceUnavailable", "the local Kubernetes API has not been started", 503) from error
