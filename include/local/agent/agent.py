@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from include.local.agent.balancer import Balancers
 from include.local.agent.logs import Logs
 from include.local.agent.nodes import NodePresence
 from include.local.agent.placement import Placement
@@ -26,6 +27,7 @@ from include.local.controller.resources import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     ENDPOINTS,
+    INGRESSES,
     JOBS,
     NAMESPACES,
     NODES,
@@ -50,7 +52,7 @@ SWEEP_SECONDS = 20.0
 WATCHED: dict[str, Resource] = {
     "pods": PODS, "deployments": DEPLOYMENTS, "jobs": JOBS, "services": SERVICES, "endpoints": ENDPOINTS,
     "slices": ENDPOINT_SLICES, "nodes": NODES, "secrets": SECRETS, "configmaps": CONFIG_MAPS, "claims": CLAIMS,
-    "volumes": VOLUMES, "namespaces": NAMESPACES,
+    "volumes": VOLUMES, "namespaces": NAMESPACES, "ingresses": INGRESSES,
 }  # fmt: skip
 
 
@@ -80,7 +82,8 @@ class NodeAgent:
             for spec in self._config.nodes:
                 self._nodes[spec.name] = self._node(spec, port)
                 await self._until_done(self._nodes[spec.name][0].register)
-            self._wire()
+            balancers = Balancers(self._api, self._faults, self._informers, self._http)
+            self._wire(balancers)
             await asyncio.gather(*watching, self._heartbeats(), self._sweeps())
         finally:
             for task in [*watching, *self._background]:
@@ -130,7 +133,7 @@ class NodeAgent:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    def _wire(self) -> None:
+    def _wire(self, balancers: Balancers) -> None:
         workloads = Workloads(self._api, self._informers)
         placement = Placement(self._api, self._faults, self._informers["pods"], self._informers["nodes"])
         queues: dict[str, Reconciler[Key]] = {
@@ -139,6 +142,7 @@ class NodeAgent:
             "services": Reconciler("service", workloads.service),
             "claims": Reconciler("claim", workloads.claim),
             "namespaces": Reconciler("namespace", workloads.namespace),
+            "ingresses": Reconciler("ingress", balancers.reconcile),
         }
         scheduling: Reconciler[Key] = Reconciler("schedule", placement.reconcile, workers=1)
         for name, queue in queues.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from include.local.agent.scheduler import why_not
+from include.local.agent.scheduler import preference, why_not
 from include.local.controller.api import Api
 from include.local.controller.clock import stamp
 from include.local.controller.faultbook import FaultBook
@@ -34,7 +34,7 @@ class Placement:
         if pod["spec"].get("schedulingGates"):
             return None
         reasons: dict[str, int] = {}
-        for node in self._nodes.all():
+        for node in sorted(self._nodes.all(), key=lambda node: -preference(pod, node)):
             reason = await self._reason(pod, node)
             if reason is None:
                 await self._bind(pod, node["metadata"]["name"])

@@ -37,10 +37,13 @@ def why_not(pod: Object, node: Object, others: Iterable[Object]) -> str | None:
     """Return why the pod does not fit on the node, in the scheduler's words; ``None`` when it fits."""
     labels = node["metadata"].get("labels") or {}
     selector = pod["spec"].get("nodeSelector") or {}
-    if any(labels.get(name) != value for name, value in selector.items()):
+    if any(labels.get(name) != value for name, value in selector.items()) or not _affine(pod, labels):
         return "node(s) didn't match Pod's node affinity/selector"
     if node["spec"].get("unschedulable"):
         return "node(s) were unschedulable"
+    taint = _intolerable(pod, node)
+    if taint:
+        return f"node(s) had untolerated taint {{{taint}: }}"
     placed = [other for other in others if other["spec"].get("nodeName") == node["metadata"]["name"]]
     allocatable = {name: quantity(amount) for name, amount in node["status"]["allocatable"].items()}
     if len(placed) + 1 > allocatable.get("pods", Decimal(110)):
@@ -55,3 +58,53 @@ def why_not(pod: Object, node: Object, others: Iterable[Object]) -> str | None:
         if amount > allocatable.get(name, Decimal(0)) - used.get(name, Decimal(0)):
             return f"Insufficient {name}"
     return None
+
+
+def preference(pod: Object, node: Object) -> int:
+    """Sum of the weights of the preferred node terms that a node meets."""
+    labels = node["metadata"].get("labels") or {}
+    affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
+    return sum(
+        int(term["weight"])
+        for term in affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
+        if _term(term["preference"], labels)
+    )
+
+
+def _affine(pod: Object, labels: dict[str, str]) -> bool:
+    affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    return not required or any(_term(term, labels) for term in required["nodeSelectorTerms"])
+
+
+def _term(term: Object, labels: dict[str, str]) -> bool:
+    return all(_expression(expression, labels) for expression in term.get("matchExpressions") or ())
+
+
+def _expression(expression: Object, labels: dict[str, str]) -> bool:
+    value, values = labels.get(expression["key"]), expression.get("values") or []
+    match expression["operator"]:
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt":
+            return value is not None and int(value) > int(values[0])
+        case "Lt":
+            return value is not None and int(value) < int(values[0])
+    return False
+
+
+def _intolerable(pod: Object, node: Object) -> str:
+    """Key of a taint of the node that the pod does not tolerate; empty when there is none."""
+    tolerations = pod["spec"].get("tolerations") or ()
+    for taint in node["spec"].get("taints") or ():
+        if taint["effect"] == "PreferNoSchedule":
+            continue
+        if not any(t.get("key") in (None, "", taint["key"]) for t in tolerations):
+            return str(taint["key"])
+    return ""

@@ -8,77 +8,114 @@ import logging
 import signal
 from pathlib import Path
 
-from include.local.agent.workloads import SHOWN_LABEL
 from include.local.controller.api import Api, ApiError
 from include.local.controller.faultbook import FaultBook
 from include.local.controller.informer import Informer
 from include.local.controller.queue import Reconciler
-from include.local.controller.resources import DEPLOYMENTS, ENDPOINT_CONFIGS, Object, controller_of, key_of
+from include.local.controller.recorder import Recorder
+from include.local.controller.resources import (
+    DEPLOYMENTS,
+    ENDPOINT_CONFIGS,
+    INGRESSES,
+    JUMPSTART_MODELS,
+    Key,
+    Object,
+    controller_of,
+    key_of,
+)
 from include.local.faults import Fault
+from include.local.operator.aws import Aws
 from include.local.operator.reconcile import EndpointReconciler
+from include.local.operator.world import World
 
 NAMESPACE = "hyperpod-inference-system"
 NAME = "hyperpod-inference-controller-manager"
-BEAT_SECONDS = 2.0
+SHOWN = {"hyperpod-local/shown": "true"}
+BEAT_SECONDS = 1.0
 logger = logging.getLogger(__name__)
+
+
+class Operator:
+    """Both kinds of custom resources on one connection."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._faults = FaultBook(api)
+        self._shared = [Informer(api, DEPLOYMENTS), Informer(api, INGRESSES)]
+        self._queues: dict[str, Reconciler[Key]] = {}
+        self._items: dict[str, Informer] = {}
+        aws, events = Aws(), Recorder(api, "hyperpod-inference-operator")
+        for resource in (ENDPOINT_CONFIGS, JUMPSTART_MODELS):
+            items = Informer(api, resource)
+            world = World(api, resource, self._faults, events, aws)
+            queue = Reconciler("endpoint", EndpointReconciler(world, items).reconcile, workers=16)
+            items.listen(lambda item, queue=queue: queue.add(key_of(item)))  # type: ignore[misc]
+            self._queues[resource.kind], self._items[resource.kind] = queue, items
+        for informer in self._shared:
+            informer.listen(self._part_changed)
+        self._faults.listen(self._everything)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        informers = [*self._items.values(), *self._shared, self._faults.informer]
+        await asyncio.gather(*(informer.run() for informer in informers), self._beat())
+
+    def _part_changed(self, part: Object) -> None:
+        owner = controller_of(part)
+        if owner and owner["kind"] in self._queues:
+            self._queues[owner["kind"]].add((part["metadata"]["namespace"], owner["name"]))
+
+    def _everything(self) -> None:
+        for kind, items in self._items.items():
+            for item in items.all():
+                self._queues[kind].add(key_of(item))
+
+    async def _beat(self) -> None:
+        """Keep the controller's Deployment as a cluster shows it: one ready replica while this works."""
+        shown: int | None = None
+        await self._faults.informer.synced.wait()
+        while True:
+            replicas = 0 if self._faults.any(Fault.OPERATOR_DOWN) else 1
+            if replicas != shown:
+                try:
+                    await self._show(replicas)
+                    shown = replicas
+                except ApiError as error:
+                    logger.info("operator deployment: %s", error)
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _show(self, replicas: int) -> None:
+        container = {"name": "manager", "image": "hyperpod-inference-operator:v3.2-local"}
+        labels = {"app.kubernetes.io/name": "hyperpod-inference-operator"}
+        template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+        item = {
+            "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": labels | SHOWN},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template},
+        }
+        try:
+            await self._api.create(DEPLOYMENTS, item)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            await self._api.patch(DEPLOYMENTS, NAMESPACE, NAME, {"spec": {"replicas": replicas}})
+        # Its pod is this process, which no kubelet runs: only the status is shown.
+        names = ("replicas", "readyReplicas", "availableReplicas", "updatedReplicas")
+        status = dict.fromkeys(names, replicas)
+        await self._api.patch(DEPLOYMENTS, NAMESPACE, NAME, {"status": status}, subresource="status")
 
 
 async def _main() -> None:
     api = await Api.connect()
-    faults = FaultBook(api)
-    items, deployments = Informer(api, ENDPOINT_CONFIGS), Informer(api, DEPLOYMENTS)
-    reconciler = EndpointReconciler(api, ENDPOINT_CONFIGS, faults, items, deployments)
-    queue = Reconciler("endpoint", reconciler.reconcile)
-    items.listen(lambda item: queue.add(key_of(item)))
-
-    def deployment_changed(item: Object) -> None:
-        owner = controller_of(item)
-        if owner and owner["kind"] == ENDPOINT_CONFIGS.kind:
-            queue.add((item["metadata"]["namespace"], owner["name"]))
-
-    deployments.listen(deployment_changed)
-    work = asyncio.gather(items.run(), deployments.run(), faults.informer.run(), _beat(api, faults))
+    task = asyncio.create_task(Operator(api).run())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, work.cancel)
+        loop.add_signal_handler(number, task.cancel)
     try:
-        await work
+        await task
     except asyncio.CancelledError:
         logger.info("stopped")
     finally:
         await api.close()
-
-
-async def _beat(api: Api, faults: FaultBook) -> None:
-    """Keep the controller's Deployment as a cluster shows it: one replica while we work."""
-    shown = -1
-    while True:
-        replicas = 0 if faults.any(Fault.OPERATOR_DOWN) else 1
-        if replicas != shown:
-            try:
-                await _show(api, replicas)
-                shown = replicas
-            except ApiError as error:
-                logger.info("operator deployment: %s", error)
-        await asyncio.sleep(BEAT_SECONDS)
-
-
-async def _show(api: Api, replicas: int) -> None:
-    container = {"name": "manager", "image": "hyperpod-inference-operator:v3.2-local"}
-    labels = {"app.kubernetes.io/name": "hyperpod-inference-operator"}
-    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
-    item = {
-        "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": {**labels, "hyperpod-local/shown": "true"}},
-        "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": template},
-    }
-    try:
-        await api.create(DEPLOYMENTS, item)
-    except ApiError as error:
-        if error.status != 409:
-            raise
-    # Its pod is this process, which no kubelet runs: only the status is shown.
-    status = {"replicas": replicas, "readyReplicas": replicas, "availableReplicas": replicas}
-    await api.patch(DEPLOYMENTS, NAMESPACE, NAME, {"status": status}, subresource="status")
 
 
 def main() -> None:
