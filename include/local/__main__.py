@@ -166,7 +166,7 @@ def _row(name: str, recorded: StackState, layout: Layout) -> dict[str, str | int
     service = recorded.services.get(name)
     if service is None or not alive(service.pid, service.created):
         return {"name": name, "state": "dead", "pid": None, "url": None}
-    state = "ready" if is_ready(SERVICES[name], layout) else "starting"
+    state = "ready" if is_ready(SERVICES[name], layout, service.created) else "starting"
     return {"name": name, "state": state, "pid": service.pid, "url": service.url}
 
 
@@ -186,7 +186,8 @@ def _restart(given: argparse.Namespace) -> int:
         recorded = read_state(given.state)
         layout = Layout(given.state, recorded.ports)
         now = recorded.services[given.service]
-        if (now.pid, now.created) != (before.pid, before.created) and is_ready(SERVICES[given.service], layout):
+        new = (now.pid, now.created) != (before.pid, before.created)
+        if new and is_ready(SERVICES[given.service], layout, now.created):
             print(f"{given.service} started again, pid {now.pid}")
             return 0
         time.sleep(0.1)

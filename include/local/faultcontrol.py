@@ -51,15 +51,26 @@ class FaultControl:
 
         :raises ConfigurationError: when there is no fault with that id.
         """
-        cluster = [rule.id for rule in self.cluster() if rule_id in (None, rule.id)]
-        api = [rule for rule in self.api() if rule_id in (None, rule["id"])]
-        if rule_id and not cluster and not api:
-            raise ConfigurationError("UnknownFault", f"there is no fault {rule_id!r}", fix="fault list")
-        if cluster:
-            self._kube.call("PATCH", f"{MAPS}/{CONFIG_MAP}", {"data": dict.fromkeys(cluster)})
-        if api:
-            self._gateway("PUT", [rule for rule in self.api() if rule not in api])
-        return len(cluster) + len(api)
+        count = self.clear_cluster(rule_id) + self.clear_api(rule_id)
+        if rule_id and not count:
+            raise ConfigurationError("UnknownFault", f"there is no fault {rule_id!r}", fix="see `fault list`")
+        return count
+
+    def clear_cluster(self, rule_id: str | None = None) -> int:
+        """Lift one fault of pods or endpoints, or all; return how many."""
+        # By key and unparsed: a rule that nobody can read must be possible to lift.
+        names = [name for name in (self._config_map() or {}).get("data") or {} if rule_id in (None, name)]
+        if names:
+            self._kube.call("PATCH", f"{MAPS}/{CONFIG_MAP}", {"data": dict.fromkeys(names)})
+        return len(names)
+
+    def clear_api(self, rule_id: str | None = None) -> int:
+        """Lift one fault of the AWS APIs, or all; return how many."""
+        rules = self.api()
+        kept = [rule for rule in rules if rule_id not in (None, rule["id"])]
+        if len(kept) < len(rules):
+            self._gateway("PUT", kept)
+        return len(rules) - len(kept)
 
     @property
     def _kube(self) -> KubeAccess:
@@ -81,6 +92,12 @@ class FaultControl:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=10) as answer:
             return json.loads(answer.read())
+
+
+def lift_faults(layout: Layout, keeper: str) -> int:
+    """Lift the faults that ``kube`` or ``aws`` still holds from an earlier session; return how many."""
+    control = FaultControl(layout)
+    return control.clear_cluster() if keeper == "kube" else control.clear_api()
 
 
 def kinds() -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,17 +88,18 @@ def end_group(process: Managed, *, grace: float = 5.0) -> None:
 
 def end_recorded(registry: Path, *, grace: float = 5.0) -> list[str]:
     """End what a killed session left behind by its registry; return the names of what still lived."""
-    ended: list[str] = []
-    for name, entry in read_registry(registry).items():
-        process = Managed(name, int(entry["pid"]), float(entry["created"]))
-        # The leader may be dead while its children live on in its session; a pid that is somebody else's
-        # by now proves that the session is empty.
-        reused = psutil.pid_exists(process.pid) and not _same(process)
-        if not reused and _group_alive(process.pid):
-            end_group(process, grace=grace)
-            ended.append(name)
+    recorded = [
+        Managed(name, int(entry["pid"]), float(entry["created"])) for name, entry in read_registry(registry).items()
+    ]
+    # The leader may be dead while its children live on in its session; a pid that is somebody else's
+    # by now proves that the session is empty.
+    ours = [one for one in recorded if not psutil.pid_exists(one.pid) or _same(one)]
+    living = [one for one in ours if _group_alive(one.pid)]
+    if living:
+        with ThreadPoolExecutor(len(living)) as pool:
+            list(pool.map(lambda one: end_group(one, grace=grace), living))
     registry.unlink(missing_ok=True)
-    return ended
+    return [one.name for one in living]
 
 
 def read_registry(registry: Path) -> dict[str, Any]:

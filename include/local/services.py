@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import sys
 import urllib.error
 import urllib.request
@@ -14,6 +16,7 @@ from include.local.kubeaccess import KubeAccess
 
 SYSTEM_NAMESPACE = "hyperpod-inference-system"
 OPERATOR = "hyperpod-inference-controller-manager"
+OPERATOR_PATH = f"apis/apps/v1/namespaces/{SYSTEM_NAMESPACE}/deployments/{OPERATOR}"
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Service:
 
     :param ports: names of its ports; the first is the one for clients.
     :param after: services that must be ready before it is started.
+    :param ready: gets the epoch second of the start: what an earlier process left does not count.
+    :param prepare: runs before each start.
     :param grace: seconds between SIGTERM and SIGKILL when it is ended.
     """
 
@@ -56,7 +61,8 @@ class Service:
     ports: tuple[str, ...]
     after: tuple[str, ...]
     command: Callable[[Layout], list[str]]
-    ready: Callable[[Layout], bool]
+    ready: Callable[[Layout, float], bool]
+    prepare: Callable[[Layout], None] = lambda _: None
     grace: float = 3.0
 
 
@@ -78,7 +84,7 @@ def _aws(layout: Layout) -> list[str]:
 
 def _kube(layout: Layout) -> list[str]:
     return _python(
-        "include.local.kubeapi", "--port", str(layout.ports["kube"]), "--state", str(layout.folder("kube")),
+        "include.local.kube", "--port", str(layout.ports["kube"]), "--state", str(layout.folder("kube")),
         "--kubeconfig", str(layout.kubeconfig),
     )  # fmt: skip
 
@@ -97,20 +103,34 @@ def _answers(url: str) -> bool:
         return int(answer.status) == 200
 
 
-def _kube_ready(layout: Layout) -> bool:
+def _kube_ready(layout: Layout, _: float) -> bool:
     return bool(KubeAccess.read(layout.kubeconfig).call("GET", "readyz", timeout=2))
 
 
-def _node_ready(layout: Layout) -> bool:
+def _node_ready(layout: Layout, started: float) -> bool:
     nodes = KubeAccess.read(layout.kubeconfig).call("GET", "api/v1/nodes", timeout=2)["items"]
     conditions = [item for node in nodes for item in node.get("status", {}).get("conditions", ())]
-    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+    return any(
+        item["type"] == "Ready" and item["status"] == "True" and _epoch(item["lastHeartbeatTime"]) >= int(started)
+        for item in conditions
+    )
 
 
-def _operator_ready(layout: Layout) -> bool:
-    path = f"apis/apps/v1/namespaces/{SYSTEM_NAMESPACE}/deployments/{OPERATOR}"
-    found = KubeAccess.read(layout.kubeconfig).call("GET", path, timeout=2)
+def _epoch(stamp: str) -> float:
+    return dt.datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
+
+
+def _operator_ready(layout: Layout, _: float) -> bool:
+    found = KubeAccess.read(layout.kubeconfig).call("GET", OPERATOR_PATH, timeout=2)
     return bool(found.get("status", {}).get("availableReplicas"))
+
+
+def _operator_is_down(layout: Layout) -> None:
+    """Say in the API that the operator's pod is not there, as a cluster would, until the new one says more."""
+    names = ("replicas", "readyReplicas", "availableReplicas", "updatedReplicas")
+    with contextlib.suppress(OSError, ValueError):
+        change = {"status": dict.fromkeys(names, 0)}
+        KubeAccess.read(layout.kubeconfig).call("PATCH", f"{OPERATOR_PATH}/status", change, timeout=2)
 
 
 SERVICES: dict[str, Service] = {
@@ -118,21 +138,21 @@ SERVICES: dict[str, Service] = {
     for service in (
         Service(
             "s3", s3.PORTS, (), lambda layout: s3.command(layout.folder("s3"), dict(layout.ports)),
-            lambda layout: s3.ready(layout.ports["s3"]), grace=0.0,
+            lambda layout, _: s3.ready(layout.ports["s3"]), grace=0.0,
         ),
-        Service("moto", ("moto",), (), _moto, lambda layout: _answers(f"{layout.url('moto')}/moto-api/")),
+        Service("moto", ("moto",), (), _moto, lambda layout, _: _answers(f"{layout.url('moto')}/moto-api/")),
         Service("kube", ("kube",), (), _kube, _kube_ready),
-        Service("aws", ("aws",), (), _aws, lambda layout: _answers(f"{layout.url('aws')}/_local/health")),
+        Service("aws", ("aws",), (), _aws, lambda layout, _: _answers(f"{layout.url('aws')}/_local/health")),
         Service("node", (), ("kube",), _node, _node_ready),
-        Service("operator", (), ("kube",), _operator, _operator_ready),
+        Service("operator", (), ("kube",), _operator, _operator_ready, _operator_is_down),
     )
 }  # fmt: skip
 PORT_NAMES = tuple(port for service in SERVICES.values() for port in service.ports)
 
 
-def is_ready(service: Service, layout: Layout) -> bool:
-    """True when the service answers now."""
+def is_ready(service: Service, layout: Layout, started: float) -> bool:
+    """True when the service, started at the epoch second ``started``, answers now."""
     try:
-        return service.ready(layout)
+        return service.ready(layout, started)
     except (OSError, ValueError, KeyError, urllib.error.URLError):
         return False

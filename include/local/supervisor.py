@@ -17,6 +17,7 @@ from typing import Any
 from include.errors import ConfigurationError, FailureClass, PipelineError
 from include.local import s3
 from include.local.environment import local_environment, process_environment
+from include.local.faultcontrol import lift_faults
 from include.local.kubeaccess import KubeAccess
 from include.local.ports import choose, listening
 from include.local.processes import Managed, alive, end_group, end_recorded, read_registry, spawn
@@ -37,6 +38,7 @@ GROUP = "apis/inference.sagemaker.aws.amazon.com/v1"
 POLL_SECONDS = 0.05
 WATCH_SECONDS = 0.25
 LONGEST_PAUSE = 10.0
+FAULT_KEEPERS = ("kube", "aws")
 SETTLED_SECONDS = 30.0
 
 Say = Callable[[str], None]
@@ -137,7 +139,7 @@ class LocalHyperPod:
         before = self.processes[name].pid
         end_group(self.processes[name], grace=0)
         deadline = time.monotonic() + timeout
-        while self.processes[name].pid == before or not is_ready(SERVICES[name], self.layout):
+        while self.processes[name].pid == before or not self._is_ready(name):
             if time.monotonic() > deadline:
                 raise _failed(name, self.layout, timeout)
             time.sleep(POLL_SECONDS)
@@ -193,15 +195,21 @@ class LocalHyperPod:
                 if name not in self.processes and ready.issuperset(service.after):
                     self._start(name)
             for name in [name for name in self.processes if name not in ready]:
-                if is_ready(SERVICES[name], self.layout):
+                if self._is_ready(name):
                     ready.add(name)
+                    if name in FAULT_KEEPERS and lift_faults(self.layout, name):
+                        say(f"{name}: lifted the scripted faults of the last session")
                     say(f"{name} ready after {time.monotonic() - begun:.1f} s")
                 elif self.processes[name].poll() is not None or time.monotonic() > deadline:
                     raise _failed(name, self.layout, timeout)
             time.sleep(POLL_SECONDS)
 
+    def _is_ready(self, name: str) -> bool:
+        return is_ready(SERVICES[name], self.layout, self.processes[name].created)
+
     def _start(self, name: str) -> None:
         service = SERVICES[name]
+        service.prepare(self.layout)
         env = process_environment(self.state, self.ports) | {
             "PYTHONPATH": str(PROJECT_ROOT),
             "PYTHONUNBUFFERED": "1",
