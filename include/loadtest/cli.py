@@ -62,6 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     collect = commands.add_parser("collect", help="turn the spools of a folder into requests.parquet")
     collect.add_argument("folder", type=Path)
     collect.set_defaults(function=_collect)
+    pod = commands.add_parser("pod", help="what a pod of a load Job runs")
+    pod.add_argument("--jobs", type=Path, required=True)
+    pod.add_argument("--results", required=True, help="URI of a folder for the records")
+    pod.add_argument("--index", type=int, help="instead of JOB_COMPLETION_INDEX")
+    pod.set_defaults(function=_pod)
     return parser
 
 
@@ -145,6 +150,18 @@ def _collect(options: argparse.Namespace) -> int:
     from include.loadtest.records import compact
 
     print(compact(options.folder))
+    return 0
+
+
+def _pod(options: argparse.Namespace) -> int:
+    import os
+    import tempfile
+
+    from include.loadtest.kubernetes_job import INDEX_ENV, run_pod
+
+    index = options.index if options.index is not None else int(os.environ[INDEX_ENV])
+    with tempfile.TemporaryDirectory() as scratch:
+        run_pod(options.jobs, index, options.results, Path(scratch))
     return 0
 
 

@@ -36,18 +36,16 @@ def latencies(records: Records) -> Latencies:
     import numpy as np
 
     ok = np.asarray(records.table["ok"].to_pylist(), dtype=bool)
-    scheduled, sent = records.times("scheduled_ns"), records.times("sent_ns")
-    first, last = records.times("first_token_ns"), records.times("last_token_ns")
-    end = records.times("end_ns")
     tokens = records.column("output_tokens")
+    generation = records.between_ms("first_token_ns", "last_token_ns")
     with np.errstate(invalid="ignore", divide="ignore"):
-        tpot = np.where(tokens >= 2, (last - first) / (tokens - 1), np.nan)
-    blank = np.where(ok, 1e3, np.nan)
+        tpot = np.where(tokens >= 2, generation / (tokens - 1), np.nan)
+    blank = np.where(ok, 1.0, np.nan)
     return Latencies(
-        ttft=(first - scheduled) * blank,
-        e2e=(end - scheduled) * blank,
-        ttft_sent=(first - sent) * blank,
-        e2e_sent=(end - sent) * blank,
+        ttft=records.between_ms("scheduled_ns", "first_token_ns") * blank,
+        e2e=records.between_ms("scheduled_ns", "end_ns") * blank,
+        ttft_sent=records.between_ms("sent_ns", "first_token_ns") * blank,
+        e2e_sent=records.between_ms("sent_ns", "end_ns") * blank,
         tpot=tpot * blank,
         ok=ok,
     )

@@ -171,6 +171,18 @@ class Records(msgspec.Struct):
         result[column.is_null().to_numpy(zero_copy_only=False)] = np.nan
         return result
 
+    def between_ms(self, start: str, stop: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return ``stop`` − ``start`` of two time columns in ms, taken in whole ns, NaN where either is null."""
+        import numpy as np
+
+        first: Any = self.table[start].combine_chunks()
+        last: Any = self.table[stop].combine_chunks()
+        ns = last.fill_null(0).to_numpy(zero_copy_only=False) - first.fill_null(0).to_numpy(zero_copy_only=False)
+        result: np.ndarray[Any, np.dtype[np.float64]] = np.asarray(ns, dtype=np.float64) / 1e6
+        for column in (first, last):
+            result[column.is_null().to_numpy(zero_copy_only=False)] = np.nan
+        return result
+
     @property
     def origin_ns(self) -> int:
         """Earliest scheduled time, Unix ns; 0 without records."""

@@ -1,6 +1,7 @@
 """The crash-safe form of the records: an append-only file of checked frames.
 
-A frame is ``length:u32 crc32:u32 kind:u8`` (little endian) and a msgpack body. Whatever a killed process had handed
+A frame is ``length:u32 crc32:u32 kind:u8`` (little endian) and a msgpack body; the checksum covers
+kind and body. Whatever a killed process had handed
 to the kernel is readable: a torn last frame ends the reading, it never spoils what precedes it. Times are
 CLOCK_MONOTONIC nanoseconds; the ``meta`` frame carries what turns them into Unix time.
 """
@@ -72,7 +73,7 @@ class SpoolWriter:
     def add(self, kind: int, value: object) -> None:
         """Append one frame."""
         body = self._encode(value)
-        self._buffer += HEAD.pack(len(body), zlib.crc32(body), kind)
+        self._buffer += HEAD.pack(len(body), zlib.crc32(body, kind), kind)
         self._buffer += body
         if len(self._buffer) >= FLUSH_BYTES:
             self.flush()
@@ -103,6 +104,6 @@ def read_spool(path: Path) -> Iterator[tuple[int, Any]]:
         while len(head := file.read(HEAD.size)) == HEAD.size:
             length, crc, kind = HEAD.unpack(head)
             body = file.read(length)
-            if len(body) != length or zlib.crc32(body) != crc:
+            if len(body) != length or zlib.crc32(body, kind) != crc:
                 return
             yield kind, (rows if kind == ROW else plain).decode(body)

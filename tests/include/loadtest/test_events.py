@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from include.loadtest.spool import Row
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(edges)]
 
 
 CUTS = st.lists(st.integers(min_value=0, max_value=1 << 20), max_size=40)
@@ -45,7 +46,7 @@ def reference_sse(data: bytes) -> list[bytes]:
     text = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     found: list[bytes] = []
     held: list[bytes] = []
-    for line in text.split(b"\n") + [b""]:
+    for line in [*text.split(b"\n"), b""]:
         if not line:
             if held and b"\n".join(held):
                 found.append(b"\n".join(held))
