@@ -102,8 +102,10 @@ class PodWorker:
         slow = await self._kubelet.fault(Fault.SLOW_DEPLOY, self.pod)
         if slow is not None and self._main[0].process is None:
             await asyncio.sleep(max(0.0, slow.number("seconds", 30) - seconds_since(self._start_time())))
+        for container in self._main if self._init else ():
+            if container.process is None:
+                container.waiting("PodInitializing")
         for container in self._init:
-            container.waiting("PodInitializing") if container.process is None else None
             if await container.run() != 0:
                 return
             container.record.ready = True
