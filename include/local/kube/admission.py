@@ -85,7 +85,7 @@ def _check_types(resource: Resource, item: Object) -> None:
 
 
 def _report_unknown(resource: Resource, unknown: list[str], options: Options) -> None:
-    texts = [f'unknown field "{path}"' for path in unknown]
+    texts = [f'unknown field "{path}"' for path in sorted(unknown)]
     if not texts or options.field_validation == "Ignore":
         return
     if options.field_validation == "Strict":

@@ -44,8 +44,8 @@ def apply(
     if taken and not force:
         raise _conflict_error(taken)
     abandoned = managers.owned(manager, "Apply", subresource) - set(applied)
-    for _, _, fields, _ in managers.others(manager, "Apply"):
-        abandoned -= fields
+    for fields in (set(applied), *(fields for _, _, fields, _ in managers.others(manager, "Apply"))):
+        abandoned -= {path[:length] for path in fields for length in range(1, len(path) + 1)}
     result: Object = _merge(live, wanted, schema)
     _remove(result, abandoned, schema)
     managers.release({path for *_, path in taken} | abandoned, keep=(manager, "Apply"))

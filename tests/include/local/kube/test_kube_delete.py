@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from tests.include.local.kube.api import (
-    CONFIGS, CORE, MERGE, Api, config_map, deployment, endpoint, pod, wait_for,
+    CONFIGS,
+    CORE,
+    MERGE,
+    Api,
+    config_map,
+    deployment,
+    endpoint,
+    pod,
+    wait_for,
 )  # fmt: skip
 
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"

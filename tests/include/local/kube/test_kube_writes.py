@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from tests.include.local.kube.api import (
-    APPLY, CONFIGS, CORE, JSON_PATCH, MERGE, STRATEGIC, Api, config_map, deployment, endpoint, pod,
+    APPLY,
+    CONFIGS,
+    CORE,
+    JSON_PATCH,
+    MERGE,
+    STRATEGIC,
+    Api,
+    config_map,
+    deployment,
+    endpoint,
+    pod,
 )  # fmt: skip
 
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
@@ -59,7 +69,9 @@ def test_put_needs_the_latest_version(api: Api) -> None:
 def test_a_patch_without_effect_is_no_event_and_no_version(api: Api, kind: str, patch: Any) -> None:
     name = f"noop-{abs(hash((kind, str(patch))))}"
     before = api.ok("POST", MAPS, config_map(name))
-    watch = api.watch(MAPS, fieldSelector=f"metadata.name={name}", resourceVersion=before["metadata"]["resourceVersion"])
+    watch = api.watch(
+        MAPS, fieldSelector=f"metadata.name={name}", resourceVersion=before["metadata"]["resourceVersion"]
+    )
     assert api.ok("PATCH", f"{MAPS}/{name}", patch, kind=kind)["metadata"] == before["metadata"]
     api.ok("DELETE", f"{MAPS}/{name}")
     watch.wait(("DELETED", name))
@@ -156,7 +168,9 @@ def test_an_update_takes_fields_from_an_apply(api: Api) -> None:
     ],
 )
 def test_built_in_kinds_always_have_a_status(api: Api, path: str, body: Any, status: Any) -> None:
-    assert api.ok("POST", path, {**body, "status": {"phase": "Running"}} if "pods" in path else body)["status"] == status
+    assert (
+        api.ok("POST", path, {**body, "status": {"phase": "Running"}} if "pods" in path else body)["status"] == status
+    )
 
 
 def test_built_in_kinds_are_typed(api: Api) -> None:
