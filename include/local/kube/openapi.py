@@ -8,7 +8,8 @@ from include.local.kube.registry import Registry
 from include.local.kube.resources import Resource, builtin_notation
 
 Object = dict[str, Any]
-_PATCHES = ("json-patch+json", "merge-patch+json", "apply-patch+yaml", "strategic-merge-patch+json")
+_PATCHES = ("json-patch+json", "merge-patch+json", "apply-patch+yaml")
+_STRATEGIC = ("strategic-merge-patch+json",)
 
 
 def document(registry: Registry, parts: list[str]) -> Object | None:
@@ -68,6 +69,9 @@ def _operation(resource: Resource, verb: str, reference: Object) -> Object:
             {"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": True}}
             for name in ("dryRun", "fieldManager", "fieldValidation", "force")
         ]
-        kinds = _PATCHES if verb == "patch" else ("json",)
+        kinds: tuple[str, ...] = ("json",)
+        if verb == "patch":
+            # kubectl reads from this list whether a kind can be patched strategically.
+            kinds = _PATCHES if resource.custom else _PATCHES + _STRATEGIC
         operation["requestBody"] = {"content": {f"application/{kind}": {"schema": reference} for kind in kinds}}
     return operation

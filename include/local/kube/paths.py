@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
 from include.local.kube.rbac import Attributes
 
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "GET": "get", "HEAD": "get", "DELETE": "delete"}
+
+
+def flag(query: Mapping[str, str], name: str) -> bool:
+    """Return a boolean option, in any of the spellings that Go (and so a real API server) accepts."""
+    return query.get(name, "") in _TRUE
 
 
 @dataclass(frozen=True)

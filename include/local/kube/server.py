@@ -19,7 +19,7 @@ from include.local.kube.collector import Collector
 from include.local.kube.errors import ApiError, forbidden, no_such_path, unauthorized
 from include.local.kube.faults import Faults, Rule
 from include.local.kube.negotiation import answer, check_accept, failure, read_object
-from include.local.kube.paths import Target, parse
+from include.local.kube.paths import Target, flag, parse
 from include.local.kube.store import HISTORY
 from include.local.kube.users import MASTERS, User, Users
 from include.local.kube.verbs import Verbs
@@ -99,7 +99,7 @@ class Server:
                 raise forbidden("", "_local", "", f'User "{user.name}" is not an administrator')
             return await admin.handle(self, request)
         target = parse(request.rel_url.raw_path)
-        watch = request.query.get("watch") in ("true", "1")
+        watch = flag(request.query, "watch")
         wanted = (
             target.attributes(request.method, watch=watch)
             if target

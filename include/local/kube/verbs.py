@@ -17,7 +17,7 @@ from include.local.kube.errors import ApiError, bad_request, method_not_allowed,
 from include.local.kube.negotiation import answer, listing, one, read_body, read_object
 from include.local.kube.patches import APPLY, Patcher
 from include.local.kube.patches import parse as parse_patch
-from include.local.kube.paths import Target
+from include.local.kube.paths import Target, flag
 from include.local.kube.reading import filter_of, list_page
 from include.local.kube.resources import Resource
 from include.local.kube.store import Record
@@ -43,7 +43,7 @@ def options(request: web.Request, *, patching: bool = False) -> Options:
         if patching and request.content_type == APPLY:
             raise bad_request("fieldManager is required for apply patch")
         manager = request.headers.get("User-Agent", "unknown").partition("/")[0]
-    force = query.get("force") in ("true", "1")
+    force = flag(query, "force")
     return Options(
         dry_run=dry_run == "All",
         field_validation=validation,
@@ -75,7 +75,7 @@ class Verbs:
 
     async def _collection(self, request: web.Request, resource: Resource, target: Target) -> web.StreamResponse:
         if request.method == "GET":
-            if request.query.get("watch") in ("true", "1"):
+            if flag(request.query, "watch"):
                 return await self._watch(request, resource, target)
             wanted = filter_of(resource, target.namespace, "", request.query)
             return listing(request, resource, list_page(self._cluster, resource, wanted, request.query))
@@ -102,7 +102,7 @@ class Verbs:
         return answer(head | {"metadata": {"resourceVersion": str(version)}, "items": items})
 
     async def _object(self, request: web.Request, resource: Resource, target: Target) -> web.StreamResponse:
-        if request.method == "GET" and request.query.get("watch") in ("true", "1"):
+        if request.method == "GET" and flag(request.query, "watch"):
             return await self._watch(request, resource, target)
         if request.method in ("GET", "HEAD"):
             return one(request, resource, self._current(resource, target))

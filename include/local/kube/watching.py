@@ -10,6 +10,7 @@ from typing import Any
 
 from include.local.kube.cluster import Cluster
 from include.local.kube.errors import ApiError, bad_request
+from include.local.kube.paths import flag
 from include.local.kube.reading import Filter
 from include.local.kube.resources import Resource
 from include.local.kube.store import Event, Record, Watcher, encode, require_version
@@ -55,16 +56,16 @@ class Watch:
         self._cluster = cluster
         self._resource = resource
         self._wanted = wanted
-        self._bookmarks = query.get("allowWatchBookmarks") in ("true", "1")
+        self._bookmarks = flag(query, "allowWatchBookmarks")
         self._ends = time.monotonic() + _timeout(query)
-        self._initial_end = query.get("sendInitialEvents") in ("true", "1")
+        self._initial_end = flag(query, "sendInitialEvents")
         if self._initial_end and query.get("resourceVersionMatch") != "NotOlderThan":
             raise bad_request(
                 "resourceVersionMatch: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
             )
         text = query.get("resourceVersion", "")
         fresh = self._initial_end or text in ("", "0")
-        if query.get("sendInitialEvents") in ("false", "0") and text in ("", "0"):
+        if "sendInitialEvents" in query and not self._initial_end and text in ("", "0"):
             fresh, text = False, str(cluster.store.revision)
         self._start = cluster.store.records(resource.key, wanted.namespace) if fresh else []
         self._version = cluster.store.revision if fresh else require_version(text)
