@@ -9,7 +9,7 @@ UV := $(BIN)/uv
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo up down status test lint types bench chaos lock browser clean
+.PHONY: help setup demo up down status test lint types bench chaos lock clean
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -42,10 +42,7 @@ lint: $(STAMP)  ## ruff and the layer rules
 types: $(STAMP)  ## mypy --strict on include/ and plugins/
 	@$(BIN)/mypy
 
-browser: $(STAMP)
-	@$(BIN)/python -m tests.browser
-
-test: lint types browser  ## Everything: lint, types, unit, integration, end-to-end, browser
+test: lint types  ## Everything: lint, types, unit, integration, end-to-end, browser
 	@$(BIN)/pytest
 
 bench: $(STAMP)  ## Performance beside peers in the same run: make bench [AREA=staging|loadtest|lifecycle|results|dags]

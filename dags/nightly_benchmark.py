@@ -1,5 +1,4 @@
-"""
-### Nightly benchmark
+"""### Nightly benchmark
 
 Runs every cell (model × workload) of `include/catalog/nightly.yaml` through the same stages as a release. A cell
 that fails is recorded with its reason, turns the run red, and neither stops nor hides the others. Benchmarks run

@@ -1,5 +1,4 @@
-"""
-### Reap endpoints
+"""### Reap endpoints
 
 Every five minutes: deletes endpoints of ours that are past their expiry, whose run is over, or whose creation was
 announced and never finished; proves absence; prints what each cost. Protected endpoints, held ones (until their

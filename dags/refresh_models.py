@@ -1,5 +1,4 @@
-"""
-### Refresh models
+"""### Refresh models
 
 Every hour: finds the first model of the catalog whose source has a revision that no run has recorded, stages it,
 and announces it on the asset `hyperpod/candidates`; that starts `release_model` with it. A revision that was

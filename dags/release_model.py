@@ -1,5 +1,4 @@
-"""
-### Release a model to a HyperPod endpoint
+"""### Release a model to a HyperPod endpoint
 
 Takes one model from its weights to a measured endpoint, and gives the GPUs back.
 

@@ -7,9 +7,9 @@ happens as it happens, and leaves nothing running.
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import os
-import re
 import shutil
 import signal
 import sys
@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from include.catalog.plan import RunIdentity
 from include.local.airflow import AirflowApi, LocalAirflow
 from include.local.processes import end_recorded
 from include.local.progress import Story
@@ -63,7 +64,7 @@ def _demo(model: str, workloads: list[str], timeout: float) -> int:
         leftovers = stack.leftovers()
     leftovers += stack.hyperpod.leftovers()
     try:
-        record, teardown = read_run(VAR / "results" / "runs" / "release_model" / _slug(run_id))
+        record, teardown = read_run(run_folder("release_model", run_id))
     except FileNotFoundError as error:
         print(f"\nFAILED: the run {state} without a record ({error}). Logs: {folder / 'airflow'}", file=sys.stderr)
         return 1
@@ -172,8 +173,10 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _slug(run_id: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.=+-]", "_", run_id)
+def run_folder(dag_id: str, run_id: str) -> Path:
+    """Return where the local cluster's results store keeps a run."""
+    run = RunIdentity(dag_id=dag_id, run_id=run_id, started_at=dt.datetime.now(dt.UTC))
+    return VAR / "results" / run.path
 
 
 def _results(ids: tuple[str, ...]) -> list[BenchmarkResult]:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseHook
 
 if TYPE_CHECKING:
-    from include.endpoint.clients import Clients
-
     from include.catalog.specs import ClusterSpec
+    from include.endpoint.clients import Clients
     from include.staging.context import StagingContext
 
 

@@ -30,10 +30,12 @@ class StageWork:
 
     :param data: goes into the journal's outcome.
     :param work_seconds: time of the work itself; ``None``: all of the stage.
+    :param unfinished: the stage goes on in the triggerer; its outcome stays ``running``.
     """
 
     data: dict[str, Any] = field(default_factory=dict)
     work_seconds: float | None = None
+    unfinished: bool = False
 
 
 class StageOperator(BaseOperator):
@@ -120,6 +122,9 @@ class StageOperator(BaseOperator):
                 raise AirflowFailException(_sentence(failed)) from error
             raise
         else:
+            if work.unfinished:
+                self.log.info("stage %s goes on without a worker slot", self.stage)
+                return
             done = _ended(outcome.model_copy(update={"state": "success"}), work, started)
             journal.write_outcome(done)
             self.log.info("stage %s succeeded after %.1f s", self.stage, done.seconds)

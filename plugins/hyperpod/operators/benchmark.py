@@ -31,7 +31,6 @@ class BenchmarkEndpointOperator(StageOperator):
         """Return the ids of the results; fails after measuring when requests failed beyond the SLO."""
         from include.endpoint.invocation import resolve
         from include.endpoint.lease import EndpointLease
-
         from include.results.store import ResultsStore
 
         with self.journaled(context) as work:
@@ -57,7 +56,7 @@ class BenchmarkEndpointOperator(StageOperator):
                     results.append(result)
                     work.data = {"results": [item.result_id for item in results]}
             work.work_seconds = sum((item.ended_at - item.started_at).total_seconds() for item in results)
-            _raise_failures(plan, results)
+            _raise_failures(results)
             return [result.result_id for result in results]
 
     def _measure(
@@ -72,9 +71,8 @@ class BenchmarkEndpointOperator(StageOperator):
         result_id: str,
         store: Any,
     ) -> BenchmarkResult:
-        from include.loadtest.api import Target, run_load
-
         from include.canonical import digest
+        from include.loadtest.api import Target, run_load
         from include.results.cost import cost_usd, usd_per_million
         from include.results.schema import BenchmarkResult
 
@@ -182,7 +180,7 @@ def _result_id(plan: ReleasePlan, workload: WorkloadSpec, load: LoadSpec, arm: s
     return f"{plan.run.owner}-{workload.name}-{load.label.replace('=', '')}-{arm}"
 
 
-def _raise_failures(plan: ReleasePlan, results: list[BenchmarkResult]) -> None:
+def _raise_failures(results: list[BenchmarkResult]) -> None:
     bad = []
     for result in results:
         s = result.statistics

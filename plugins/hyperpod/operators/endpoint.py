@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from include.catalog.plan import ReleasePlan
-    from include.endpoint.model import EndpointRef, StagedModel
+    from include.endpoint.model import EndpointRef
+    from include.staging.model import StagedModel
 
 
 def staged_model(operator: StageOperator, context: Context) -> StagedModel | None:
@@ -89,11 +90,10 @@ class WaitUntilReadyOperator(StageOperator):
             ready = self._look(plan, ref)
             if ready is None and not self.deferrable:
                 ready = self._poll(plan, ref)
+            work.unfinished = ready is None
             if ready is not None:
                 work.data, work.work_seconds = ready, ready["cold_start"]["total"]
                 return ready
-        outcome = self.journal(context).outcomes()[self.stage]
-        self.journal(context).write_outcome(outcome.model_copy(update={"state": "running", "ended_at": None}))
         trigger = EndpointReadyTrigger(
             plan=plan.to_xcom(), ref=ref.model_dump(mode="json"), timeout_seconds=self._limit(plan)
         )
@@ -102,6 +102,7 @@ class WaitUntilReadyOperator(StageOperator):
             method_name="resume",
             timeout=dt.timedelta(seconds=self._limit(plan) + 120),
         )
+        raise AssertionError("defer does not return")
 
     def resume(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Take the trigger's event: the story, then ready, or the failure with its cause."""
@@ -128,7 +129,7 @@ class WaitUntilReadyOperator(StageOperator):
                 verdict.reason,
                 verdict.message,
                 fix=verdict.fix,
-                failure_class=FailureClass(verdict.failure_class),
+                failure_class=verdict.failure_class or FailureClass.INTERNAL,
                 evidence=verdict.evidence,
             )
         if verdict.state != "ready":
@@ -188,9 +189,8 @@ class TeardownEndpointOperator(StageOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the proof of absence; fails when something is still there."""
         from include.endpoint.intents import IntentLog
-        from include.endpoint.teardown import teardown
-
         from include.endpoint.model import TeardownReport
+        from include.endpoint.teardown import teardown
 
         with self.journaled(context) as work:
             journal = self.journal(context)
@@ -214,8 +214,9 @@ class TeardownEndpointOperator(StageOperator):
     def _created(self, context: Context, plan: ReleasePlan) -> EndpointRef | None:
         """Return what this run made: as it noted, or, when it died before it could, as the cluster has it."""
         from include.endpoint import names
-        from include.endpoint.lifecycle import ENDPOINT_KINDS, reference
+        from include.endpoint.lifecycle import reference
         from include.endpoint.model import EndpointRef
+        from include.endpoint.resources import ENDPOINT_KINDS
 
         outcome = self.journal(context).outcomes().get("create_endpoint")
         if outcome is None:

@@ -23,9 +23,8 @@ class PlanOperator(StageOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the plan to the journal and return it."""
-        from include.endpoint.planning import make_plan
-
         from include.catalog.loader import load_catalog
+        from include.endpoint.planning import make_plan
         from include.staging.api import resolve_revision
 
         with self.journaled(context) as work:

@@ -26,11 +26,10 @@ class ReapEndpointsOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return what was reaped."""
-        from include.endpoint.intents import IntentLog
-        from include.endpoint.reaper import reap
-
         from hyperpod.hooks.hyperpod import HyperPodHook
         from include.catalog.loader import load_catalog
+        from include.endpoint.intents import IntentLog
+        from include.endpoint.reaper import reap
         from include.objects import Objects
 
         cluster = load_catalog().cluster(self.cluster)

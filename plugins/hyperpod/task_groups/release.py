@@ -38,9 +38,7 @@ def release_stages(request: Any = None) -> None:
     stage = StageModelOperator(
         task_id="stage", request=request, pool=STAGING_POOL, execution_timeout=minutes(240), retries=3
     )
-    create = CreateEndpointOperator(
-        task_id="create_endpoint", request=request, execution_timeout=minutes(5), retries=3
-    )
+    create = CreateEndpointOperator(task_id="create_endpoint", request=request, execution_timeout=minutes(5), retries=3)
     wait = WaitUntilReadyOperator(
         task_id="wait_until_ready", request=request, deferrable=True, execution_timeout=minutes(150)
     )

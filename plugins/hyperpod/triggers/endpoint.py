@@ -17,7 +17,7 @@ class EndpointReadyTrigger(BaseTrigger):
     """
 
     def __init__(self, plan: dict[str, Any], ref: dict[str, Any], timeout_seconds: float) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.plan = plan
         self.ref = ref
         self.timeout_seconds = timeout_seconds
@@ -31,11 +31,10 @@ class EndpointReadyTrigger(BaseTrigger):
         """Yield the one event: status, reason, message, fix, evidence and the story so far."""
         import asyncio
 
-        from include.endpoint.watch import wait_until_ready
-
         from hyperpod.hooks.hyperpod import HyperPodHook
         from include.catalog.plan import ReleasePlan
         from include.endpoint.model import EndpointRef
+        from include.endpoint.watch import wait_until_ready
 
         plan = ReleasePlan.from_xcom(self.plan)
         hook = HyperPodHook(plan.cluster)
@@ -50,7 +49,7 @@ class EndpointReadyTrigger(BaseTrigger):
                 story.append(line)
                 self.log.info("%s %s", self.ref["name"], line)
             if step.state != "pending":
-                yield TriggerEvent(
+                yield TriggerEvent(  # type: ignore[no-untyped-call]
                     {
                         "status": step.state,
                         "reason": step.reason,
