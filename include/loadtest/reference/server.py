@@ -37,6 +37,7 @@ _SHAPES = {
 class _Request(msgspec.Struct):
     stream: bool = False
     max_tokens: int | None = None
+    max_completion_tokens: int | None = None
     messages: Any = None
     prompt: Any = None
     inputs: str | None = None
@@ -175,7 +176,9 @@ def compose(script: Script, answer: Answer, request: _Request, path: str, start:
     answer.fault = fault.kind if fault else ""
     sagemaker = path.endswith("-response-stream")
     answer.shape = shape_of(path, request)
-    answer.tokens = request.max_tokens or request.parameters.get("max_new_tokens") or script.tokens
+    answer.tokens = (
+        request.max_tokens or request.max_completion_tokens or request.parameters.get("max_new_tokens") or script.tokens
+    )
     answer.prompt_tokens = count_words(request)
     if fault is not None and fault.kind == "hang":
         return
