@@ -182,9 +182,7 @@ class LocalAirflow:
             check=False,
         )
         if done.returncode:
-            raise RuntimeError(
-                f"airflow {' '.join(arguments)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-            )
+            raise RuntimeError(f"airflow {' '.join(arguments)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
 class AirflowApi:

@@ -84,7 +84,7 @@ def _aws(layout: Layout) -> list[str]:
 
 def _kube(layout: Layout) -> list[str]:
     return _python(
-        "include.local.kubeapi", "--port", str(layout.ports["kube"]), "--state", str(layout.folder("kube")),
+        "include.local.kube", "--port", str(layout.ports["kube"]), "--state", str(layout.folder("kube")),
         "--kubeconfig", str(layout.kubeconfig),
     )  # fmt: skip
 

@@ -95,8 +95,8 @@ def render(summary: Mapping[str, Any]) -> str:
         _staged(summary),
         _cold_start(summary["endpoint"]),
         "",
-        _row("load", "TTFT ms p50/p95/p99", "TPOT ms p50/p95/p99", "E2E ms p50/p95/p99", "tok/s", "good/s", "ok", "bad"),
-    ]  # fmt: skip
+        _row("load", *(f"{name} ms p50/p95/p99" for name in ("TTFT", "TPOT", "E2E")), "tok/s", "good/s", "ok", "bad"),
+    ]
     for level in summary["benchmark"]:
         requests = level["requests"]
         lines.append(

@@ -84,9 +84,7 @@ class Target:
         )
         for page in pages:
             for upload in page.get("Uploads", ()):
-                self.s3.abort_multipart_upload(
-                    Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                )
+                self.s3.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
                 aborted += 1
         return aborted
 
@@ -149,9 +147,7 @@ def stage(
     return _staged(target, manifest, moved=listing.total_bytes, reused=False, started=started)
 
 
-def verify(
-    models_uri: str, name: str, revision: str, context: StagingContext, *, deep: bool = False
-) -> StagedModel:
+def verify(models_uri: str, name: str, revision: str, context: StagingContext, *, deep: bool = False) -> StagedModel:
     """Check a staged revision against its manifest: every file there, unchanged, and none too many.
 
     :param deep: read and hash every byte again.
@@ -266,9 +262,7 @@ def _deep_check(target: Target, file: ManifestFile) -> None:
     import obstore
 
     sums = hashlib.sha256()
-    for chunk in obstore.get(target.objects.native, f"{FILES_FOLDER}/{file.path}").stream(
-        min_chunk_size=8 << 20
-    ):
+    for chunk in obstore.get(target.objects.native, f"{FILES_FOLDER}/{file.path}").stream(min_chunk_size=8 << 20):
         sums.update(bytes(chunk))
     if sums.hexdigest() != file.sha256:
         raise IntegrityError(

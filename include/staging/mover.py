@@ -71,9 +71,7 @@ def move(
     except Exception as error:
         if isinstance(error.__cause__, PipelineError):
             raise error.__cause__ from None
-        raise PipelineError(
-            "UploadFailed", f"{file.path}: {error}", failure_class=FailureClass.TRANSIENT
-        ) from error
+        raise PipelineError("UploadFailed", f"{file.path}: {error}", failure_class=FailureClass.TRANSIENT) from error
     stored = s3.head_object(Bucket=bucket, Key=full_key, ChecksumMode="ENABLED")
     result = ManifestFile(
         path=file.path,
@@ -96,9 +94,7 @@ def check_stored(file: ManifestFile, stored: Any) -> None:
         "ETag": (stored["ETag"].strip('"'), file.etag),
         "CRC64NVME": (stored.get("ChecksumCRC64NVME", file.crc64nvme), file.crc64nvme),
     }
-    wrong = [
-        f"{what} is {seen}, manifest says {want}" for what, (seen, want) in found.items() if seen != want
-    ]
+    wrong = [f"{what} is {seen}, manifest says {want}" for what, (seen, want) in found.items() if seen != want]
     if wrong:
         raise IntegrityError(
             "StagedFileChanged",

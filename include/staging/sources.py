@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from include.canonical import digest
@@ -89,9 +88,7 @@ def _folder(source: FolderSource) -> Listing:
             f"source.path = {source.path!r}: {root} is not a folder",
             fix="correct source.path",
         )
-    files = tuple(
-        _local_file(path, str(path.relative_to(root))) for path in sorted(root.rglob("*")) if path.is_file()
-    )
+    files = tuple(_local_file(path, str(path.relative_to(root))) for path in sorted(root.rglob("*")) if path.is_file())
     return Listing(_content_revision(files), {"type": "folder", "path": source.path}, files)
 
 
@@ -145,7 +142,7 @@ def _hub(source: HuggingFaceSource, context: StagingContext) -> Listing:
             item.rfilename,
             int(item.size or 0),
             item.lfs.sha256 if item.lfs else None,
-            _hub_reader(api, context, source.repo, commit, item.rfilename),
+            _hub_reader(context, source.repo, commit, item.rfilename),
         )
         for item in info.siblings or ()
         if _wanted(item.rfilename, source.include, source.exclude)
@@ -153,9 +150,7 @@ def _hub(source: HuggingFaceSource, context: StagingContext) -> Listing:
     return Listing(commit, {"type": "huggingface", "repo": source.repo, "commit": commit}, files)
 
 
-def _hub_reader(
-    api: Any, context: StagingContext, repo: str, commit: str, path: str
-) -> Callable[[], Iterator[bytes]]:
+def _hub_reader(context: StagingContext, repo: str, commit: str, path: str) -> Callable[[], Iterator[bytes]]:
     def read() -> Iterator[bytes]:
         from huggingface_hub import HfFileSystem
 
@@ -182,9 +177,7 @@ def _s3(source: S3Source, context: StagingContext) -> Listing:
     found = [info for info in objects.list() if not info.path.endswith("/")]
 
     def reader(path: str) -> Callable[[], Iterator[bytes]]:
-        return lambda: (
-            bytes(chunk) for chunk in obstore.get(objects.native, path).stream(min_chunk_size=CHUNK)
-        )
+        return lambda: (bytes(chunk) for chunk in obstore.get(objects.native, path).stream(min_chunk_size=CHUNK))
 
     files = tuple(SourceFile(info.path, info.size, None, reader(info.path)) for info in found)
     listed = [[info.path, info.size, info.etag] for info in sorted(found, key=lambda item: item.path)]

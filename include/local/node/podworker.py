@@ -26,6 +26,8 @@ from include.local.node.status import pod_status
 
 logger = logging.getLogger(__name__)
 DEFAULT_GRACE_SECONDS = 30.0
+MOUNT_PATIENCE_SECONDS = 20.0
+UNMOUNT_SECONDS = 10.0
 NODE_FACTS = {"status.podIP": "127.0.0.1", "status.hostIP": "127.0.0.1"}
 
 
@@ -45,6 +47,7 @@ class PodWorker:
         self._policy = pod["spec"].get("restartPolicy") or "Always"
         self._dirty = asyncio.Event()
         self._sandbox = False
+        self._mounting: asyncio.Future[Mounted] | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self._init = [self._container(spec, init=True) for spec in pod["spec"].get("initContainers") or ()]
         self._main = [self._container(spec) for spec in pod["spec"]["containers"]]
@@ -71,6 +74,9 @@ class PodWorker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._mounting is not None:
+            # A thread cannot be cancelled; what it still writes must not outlive the folder.
+            await asyncio.wait({self._mounting}, timeout=UNMOUNT_SECONDS)
         await asyncio.to_thread(kill_pod_folder, self.folder)
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
         self._kubelet.ports.release(list(self._ports.values()))
@@ -158,8 +164,7 @@ class PodWorker:
                     default = f'MountVolume.SetUp failed for volume "{volume["name"]}": driver name not found'
                     raise MountError(rule.text("message", default))
                 namespace = self.pod["metadata"]["namespace"]
-                work = asyncio.to_thread(self._mounter.mount, volume, namespace, target)
-                return await asyncio.shield(work)
+                return await self._mount_in_thread(volume, namespace, target)
             except MountError as error:
                 failures += 1
                 await self._warn("FailedMount", str(error))
@@ -168,6 +173,15 @@ class PodWorker:
                     container.waiting(reason, str(error))
                 config = self._kubelet.config
                 await asyncio.sleep(min(0.25 * 2.0**failures, config.back_off_limit_seconds))
+
+    async def _mount_in_thread(self, volume: Object, namespace: str, target: Path) -> Mounted:
+        self._mounting = asyncio.ensure_future(asyncio.to_thread(self._mounter.mount, volume, namespace, target))
+        while True:
+            done, _ = await asyncio.wait({self._mounting}, timeout=MOUNT_PATIENCE_SECONDS)
+            if done:
+                return self._mounting.result()
+            text = f"Unable to attach or mount volumes: unmounted volumes=[{volume['name']}]: timed out waiting"
+            await self._warn("FailedMount", text)
 
     async def _launch(self, spec: Object, image: Image) -> Launch:
         mounts: dict[str, Path] = {}

@@ -13,6 +13,7 @@ from include.objects import Objects
 
 FILES = "files"
 MANIFEST = "manifest.json"
+NOT_CONTENT = ("digest", "created_at", "created_by")
 
 
 class WeightsError(Exception):
@@ -77,7 +78,12 @@ def verify_folder(folder: Path) -> str:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         if sha256 != entry["sha256"]:
             raise WeightsError(f"{folder / name} has sha256 {sha256}, the manifest says {entry['sha256']}")
-    return digest(manifest)
+    return manifest_digest(manifest)
+
+
+def manifest_digest(manifest: dict[str, Any]) -> str:
+    """Return a stored manifest's digest; when and by whom it was written is not part of what it says."""
+    return digest({key: value for key, value in manifest.items() if key not in NOT_CONTENT})
 
 
 def _fetch_staged(bucket_uri: str, parent: str, folder: Path, expected_digest: str) -> Fetched:
@@ -91,7 +97,7 @@ def _fetch_staged(bucket_uri: str, parent: str, folder: Path, expected_digest: s
         raise WeightsError(f"{store.url(f'{FILES}/{path}')} is in the store but not in the manifest")
     for path, entry in entries.items():
         _check(store, path, entry, folder)
-    return Fetched(len(entries), sum(int(e["size"]) for e in entries.values()), digest(manifest))
+    return Fetched(len(entries), sum(int(e["size"]) for e in entries.values()), manifest_digest(manifest))
 
 
 def _read_manifest(store: Objects, expected_digest: str) -> dict[str, Any]:
@@ -99,8 +105,9 @@ def _read_manifest(store: Objects, expected_digest: str) -> dict[str, Any]:
     if data is None:
         raise WeightsError(f"{store.url(MANIFEST)} does not exist: the model is not staged")
     manifest = _parse(data, store.url(MANIFEST))
-    if expected_digest and digest(manifest) != expected_digest:
-        raise WeightsError(f"{store.url(MANIFEST)} has digest {digest(manifest)}, expected {expected_digest}")
+    found = manifest_digest(manifest)
+    if expected_digest and found != expected_digest:
+        raise WeightsError(f"{store.url(MANIFEST)} has digest {found}, expected {expected_digest}")
     return manifest
 
 

@@ -44,10 +44,10 @@ class Operator:
         self._shared = [Informer(api, DEPLOYMENTS), Informer(api, INGRESSES)]
         self._queues: dict[str, Reconciler[Key]] = {}
         self._items: dict[str, Informer] = {}
-        aws, events = Aws(), Recorder(api, "hyperpod-inference-operator")
+        self._aws, events = Aws(), Recorder(api, "hyperpod-inference-operator")
         for resource in (ENDPOINT_CONFIGS, JUMPSTART_MODELS):
             items = Informer(api, resource)
-            world = World(api, resource, self._faults, events, aws)
+            world = World(api, resource, self._faults, events, self._aws)
             queue = Reconciler("endpoint", EndpointReconciler(world, items).reconcile, workers=16)
             items.listen(lambda item, queue=queue: queue.add(key_of(item)))  # type: ignore[misc]
             self._queues[resource.kind], self._items[resource.kind] = queue, items
@@ -58,7 +58,8 @@ class Operator:
     async def run(self) -> None:
         """Work until cancelled."""
         informers = [*self._items.values(), *self._shared, self._faults.informer]
-        await asyncio.gather(*(informer.run() for informer in informers), self._beat())
+        warming = asyncio.to_thread(self._aws.warm)
+        await asyncio.gather(*(informer.run() for informer in informers), self._beat(), warming)
 
     def _part_changed(self, part: Object) -> None:
         owner = controller_of(part)

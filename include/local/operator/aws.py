@@ -40,6 +40,11 @@ class Aws:
             self._clients[service] = boto3.client(service, config=settings)
         return self._clients[service]
 
+    def warm(self) -> None:
+        """Make the clients before they are needed: loading their service models takes a second or two."""
+        for service in ("sagemaker", "s3", "acm"):
+            self._client(service)
+
     def register(self, name: str, image: str, tags: list[dict[str, str]]) -> SageMakerEndpoint:
         """Make what is missing of model, configuration and endpoint; return how the endpoint stands.
 

@@ -62,7 +62,8 @@ def volumes(item: Object) -> tuple[Object, Object] | None:
     size = {"storage": "1200Gi"}
     return (
         {
-            "metadata": {"name": persistent, "ownerReferences": [owner_reference(item)]},
+            # No owner: a cluster-scoped object must not name a namespaced one; the deletion chain removes it.
+            "metadata": {"name": persistent},
             "spec": {"capacity": size, "accessModes": ["ReadOnlyMany"], "csi": csi},
         },
         {

@@ -72,7 +72,7 @@ class Stack:
         folder.mkdir(parents=True, exist_ok=True)
         kubeconfig = str(self.state / "kubeconfig")
         arguments = {
-            "kube": ["include.local.kubeapi", "--port", str(self.kube_port), "--state", str(folder),
+            "kube": ["include.local.kube", "--port", str(self.kube_port), "--state", str(folder),
                      "--kubeconfig", kubeconfig],
             "aws": ["moto.server", "-H", "127.0.0.1", "-p", str(self.aws_port)],
             "node": ["include.local.agent", "--state", str(folder)],
