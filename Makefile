@@ -9,7 +9,7 @@ UV := $(BIN)/uv
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo up down status test lint types bench chaos lock clean
+.PHONY: help setup demo up down status test lint types lock clean
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -44,12 +44,6 @@ types: $(STAMP)  ## mypy --strict on include/ and plugins/
 
 test: lint types  ## Everything: lint, types, unit, integration, end-to-end, browser
 	@$(BIN)/pytest
-
-bench: $(STAMP)  ## Performance beside peers in the same run: make bench [AREA=staging|loadtest|lifecycle|results|dags]
-	@$(BIN)/python -m bench $(AREA)
-
-chaos: $(STAMP)  ## Faults at every step: make chaos [SEED=7] [N=60]
-	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(N),--injections $(N))
 
 lock: $(STAMP)  ## Resolve requirements*.txt into the lock files
 	@$(UV) pip compile -q --generate-hashes --universal --python-version 3.11 requirements.txt -o requirements.lock

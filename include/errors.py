@@ -62,9 +62,7 @@ class ConfigurationError(PipelineError):
     """Bad input; carries every problem found, not only the first."""
 
     def __init__(self, reason: str, message: str, *, fix: str = "", evidence: tuple[str, ...] = ()) -> None:
-        super().__init__(
-            reason, message, fix=fix, failure_class=FailureClass.CONFIGURATION, evidence=evidence
-        )
+        super().__init__(reason, message, fix=fix, failure_class=FailureClass.CONFIGURATION, evidence=evidence)
 
 
 class IntegrityError(PipelineError):

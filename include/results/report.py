@@ -15,9 +15,7 @@ STYLE = Path(__file__).with_name("report.css")
 CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def render_report(
-    record: RunRecord, results: Sequence[BenchmarkResult], teardown: TeardownReport | None = None
-) -> str:
+def render_report(record: RunRecord, results: Sequence[BenchmarkResult], teardown: TeardownReport | None = None) -> str:
     """Return the report as HTML: no script, nothing fetched, every value escaped."""
     title = f"{record.model.get('name', 'run')} · {record.run.run_id}"
     sections = [
@@ -156,9 +154,7 @@ def _provenance(results: Sequence[BenchmarkResult]) -> str:
     if not results:
         return ""
     facts = results[0].provenance.model_dump(mode="json")
-    pairs = [
-        (name.replace("_", " "), str(value)) for name, value in facts.items() if value not in ("", {}, [], 0)
-    ]
+    pairs = [(name.replace("_", " "), str(value)) for name, value in facts.items() if value not in ("", {}, [], 0)]
     return f"<h2>Provenance</h2>{_definitions(pairs)}"
 
 
@@ -179,14 +175,10 @@ def _triple(values: Percentiles) -> str:
 
 
 def _definitions(pairs: Iterable[tuple[str, str]]) -> str:
-    return (
-        "<dl>" + "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in pairs) + "</dl>"
-    )
+    return "<dl>" + "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in pairs) + "</dl>"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
-    )
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

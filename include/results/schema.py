@@ -26,9 +26,7 @@ class StageOutcome(Spec):
     started_at: dt.datetime
     ended_at: dt.datetime | None = None
     seconds: float = 0.0
-    work_seconds: float = Field(
-        0.0, description="Time in the work itself, without our and Airflow's overhead."
-    )
+    work_seconds: float = Field(0.0, description="Time in the work itself, without our and Airflow's overhead.")
     reason: str = ""
     message: str = ""
     fix: str = ""
@@ -74,9 +72,7 @@ class Statistics(Spec):
     goodput_rps: float | None = Field(None, description="Requests per second that met the SLO.")
     goodput_share: float | None = Field(None, description="Share of all requests that met the SLO.")
     duration_s: float = 0.0
-    window: JsonObject = Field(
-        default_factory=dict, description="Steady-state window and the rule that cut it."
-    )
+    window: JsonObject = Field(default_factory=dict, description="Steady-state window and the rule that cut it.")
 
 
 class Validity(Spec):

@@ -185,6 +185,8 @@ def test_pod_deleted_while_the_agent_is_dead_leaves_no_process(stack: Stack) -> 
     pid = facts(ready_pod(stack, "orphan"))["pid"]
     stack.kill("node")
     stack.send("DELETE", f"{DEPLOYMENTS}/orphan", {})
+    for pod in stack.pods("orphan"):
+        stack.send("DELETE", f"{PODS}/{pod['metadata']['name']}", {"gracePeriodSeconds": 0})
     wait_for("pod gone", lambda: not stack.pods("orphan"))
     stack.start("node")
     wait_for("process gone", lambda: not psutil.pid_exists(pid))
