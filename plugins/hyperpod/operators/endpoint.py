@@ -189,6 +189,7 @@ class TeardownEndpointOperator(StageOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the proof of absence; fails when something is still there."""
         from include.endpoint.intents import IntentLog
+        from include.endpoint.lifecycle import mark_kept
         from include.endpoint.model import TeardownReport
         from include.endpoint.teardown import teardown
 
@@ -201,6 +202,7 @@ class TeardownEndpointOperator(StageOperator):
                 name = plan.endpoint_name if plan else ""
                 report = TeardownReport(endpoint=name, absent=True)
             elif plan.keep and record is not None and record.state == "success":
+                mark_kept(ref, self.hook(plan).clients(), results_uri=plan.cluster.results_uri)
                 self.log.info("kept as asked until %s; the reaper deletes it then", ref.expires_at)
                 report = TeardownReport(endpoint=ref.name, absent=False, kept=True)
             else:
