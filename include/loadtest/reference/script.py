@@ -53,7 +53,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     freeze_s: float = 0.0
     slots: int = 0
     tokenizer: bool = False
-    faults: list[Fault] = []
+    faults: tuple[Fault, ...] = ()
 
     def fault_for(self, number: int) -> Fault | None:
         """Return what goes wrong with the ``number``-th completion request."""

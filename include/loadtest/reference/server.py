@@ -19,56 +19,23 @@ from typing import Any, cast
 import msgspec
 
 from include.loadtest.engine.clock import NS, Timers
-from include.loadtest.reference import script as frames
+from include.loadtest.reference.compose import Draft, Request, compose, decode
 from include.loadtest.reference.script import MS, Script
 
-_STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\nserver: reference\r\ncontent-type: %s\r\n"
-    b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
-)
-_SHAPES = {
-    "/v1/chat/completions": "openai-chat",
-    "/v1/completions": "openai-completions",
-    "/v1/embeddings": "embeddings",
-    "/generate_stream": "tgi",
-}
 
-
-class _Request(msgspec.Struct):
-    stream: bool = False
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    messages: Any = None
-    prompt: Any = None
-    inputs: str | None = None
-    input: Any = None
-    parameters: dict[str, Any] = {}
-
-
-_decode = msgspec.json.Decoder(_Request).decode
-
-
-class Answer:
+class Answer(Draft):
     """One completion on its way: its events, when each is due, when each truly left."""
 
-    __slots__ = (
-        "at", "connection", "cut_after", "due", "events", "fault", "number", "prompt_tokens", "received", "request_id",
-        "shape", "tokens", "writes",
-    )  # fmt: skip
+    __slots__ = ("at", "connection", "last", "plain", "received", "request_id", "writes")
 
     def __init__(self, connection: Peer, number: int, request_id: str, received: int) -> None:
+        super().__init__(number)
         self.connection = connection
-        self.number = number
         self.request_id = request_id
         self.received = received
-        self.shape = ""
-        self.fault = ""
-        self.tokens = 0
-        self.prompt_tokens = 0
         self.at = 0
-        self.cut_after = -1
-        self.events: list[bytes] = []
-        self.due = array("q")
+        self.last = 0
+        self.plain = False
         self.writes = array("q")
 
     def log(self) -> dict[str, Any]:
@@ -97,13 +64,14 @@ class Server:
         self.running = 0
         self.peak = 0
         self.first_request = 0
-        self.waiting: deque[tuple[Answer, _Request, str]] = deque()
+        self.waiting: deque[tuple[Answer, Request, str]] = deque()
         self._heap: list[tuple[int, int, Answer]] = []
-        self._armed = False
+        self._firing = False
+        self._wake = 0
 
     # schedule
 
-    def begin(self, answer: Answer, request: _Request, path: str) -> None:
+    def begin(self, answer: Answer, request: Request, path: str) -> None:
         """Serve a request now, or when one of the slots is free."""
         if self.script.slots and self.running >= self.script.slots:
             self.waiting.append((answer, request, path))
@@ -113,6 +81,8 @@ class Server:
         start = max(answer.received, monotonic_ns()) if self.script.slots else answer.received
         compose(self.script, answer, request, path, start)
         if answer.events:
+            answer.last = len(answer.events) - 1
+            answer.plain = self.script.pieces <= 1
             self._push(answer)
 
     def end(self, answer: Answer) -> None:
@@ -125,23 +95,37 @@ class Server:
     def _push(self, answer: Answer) -> None:
         due = answer.due[answer.at]
         heapq.heappush(self._heap, (due, answer.number, answer))
-        if self._heap[0][2] is answer and not self._armed:
-            self.timers.at(due, self._fire)
+        self._wake_at(due)
 
-    def _fire(self) -> None:
-        frozen_until = self._frozen_until()
-        if frozen_until:
-            self.timers.at(frozen_until, self._fire)
+    def _wake_at(self, due: int) -> None:
+        """One firing is pending at most: a later one is overtaken by an earlier, and then does nothing."""
+        if not self._firing and (not self._wake or due < self._wake):
+            self._wake = due
+            self.timers.at(due, self._fire, due)
+
+    def _fire(self, wake: int) -> None:
+        if wake != self._wake:
             return
-        self._armed = True
+        self._wake = 0
+        if frozen_until := self._frozen_until():
+            self._wake_at(frozen_until)
+            return
+        self._firing = True
         heap = self._heap
         while heap and heap[0][0] <= monotonic_ns():
-            answer = heapq.heappop(heap)[2]
+            answer = heap[0][2]
+            if answer.plain and answer.at < answer.last:
+                answer.writes.append(monotonic_ns())
+                answer.connection.write(answer.events[answer.at])
+                answer.at += 1
+                heapq.heapreplace(heap, (answer.due[answer.at], answer.number, answer))
+                continue
+            heapq.heappop(heap)
             if self._send_next(answer):
                 heapq.heappush(heap, (answer.due[answer.at], answer.number, answer))
-        self._armed = False
+        self._firing = False
         if heap:
-            self.timers.at(heap[0][0], self._fire)
+            self._wake_at(heap[0][0])
 
     def _frozen_until(self) -> int:
         script = self.script
@@ -170,118 +154,6 @@ class Server:
         return False
 
 
-def compose(script: Script, answer: Answer, request: _Request, path: str, start: int) -> None:
-    """Fill in the events of an answer and their due times."""
-    fault = script.fault_for(answer.number)
-    answer.fault = fault.kind if fault else ""
-    sagemaker = path.endswith("-response-stream")
-    answer.shape = shape_of(path, request)
-    answer.tokens = (
-        request.max_tokens or request.max_completion_tokens or request.parameters.get("max_new_tokens") or script.tokens
-    )
-    answer.prompt_tokens = count_words(request)
-    if fault is not None and fault.kind == "hang":
-        return
-    if fault is not None and fault.kind == "http":
-        body = json.dumps({"error": {"message": f"planted {fault.status}", "code": fault.status}}).encode()
-        _single(answer, b"HTTP/1.1 %d Planted\r\ncontent-length: %d\r\ncontent-type: application/json\r\n\r\n%s"
-                % (fault.status, len(body), body), start)  # fmt: skip
-        return
-    if not (request.stream or sagemaker) or answer.shape == "embeddings":
-        body = frames.whole_answer(answer.shape, answer.prompt_tokens, answer.tokens)
-        last = start + round((script.ttft_ms + (answer.tokens - 1) * script.itl_ms) * MS)
-        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
-        _single(answer, head + body, last if answer.shape != "embeddings" else start + round(script.ttft_ms * MS))
-        return
-    _compose_stream(script, answer, sagemaker, start)
-
-
-def _single(answer: Answer, data: bytes, due: int) -> None:
-    answer.events.append(data)
-    answer.due.append(due)
-
-
-def _compose_stream(script: Script, answer: Answer, sagemaker: bool, start: int) -> None:
-    fault = script.fault_for(answer.number)
-    kind, at = (fault.kind, fault.at) if fault else ("", -1)
-    content_type = b"text/event-stream; charset=utf-8"
-    if sagemaker:
-        content_type = b"application/vnd.amazon.eventstream"
-    elif answer.shape == "djl":
-        content_type = b"application/jsonlines"
-    lead = _STREAM_HEAD % content_type
-    if script.role_ms is not None:
-        _single(answer, lead + frames.wrap(frames.role_event(), sagemaker=sagemaker),
-                start + round(script.role_ms * MS))  # fmt: skip
-        lead = b""
-    stall = 0
-    held = b""
-    for first in range(0, answer.tokens, script.per_chunk):
-        tokens = min(script.per_chunk, answer.tokens - first)
-        if kind in ("cut", "error_event", "garbage") and first >= at:
-            break
-        if kind == "stall" and first <= at < first + tokens and fault:
-            stall = round(fault.ms * MS)
-        event = _token_frame(answer.shape, tokens, sagemaker)
-        due = start + stall + round((script.ttft_ms + (first + tokens - 1) * script.itl_ms) * MS)
-        held += lead + event
-        lead = b""
-        last = first + tokens >= answer.tokens
-        if last or (first // script.per_chunk + 1) % script.merge == 0:
-            _single(answer, held, due)
-            held = b""
-    end = answer.due[-1] if answer.due else start + round(script.ttft_ms * MS)
-    tail = _tail(script, answer, sagemaker)
-    if held or lead or kind in ("cut", "error_event", "garbage") or not answer.events:
-        _single(answer, held + lead + tail, end + round(script.itl_ms * MS))
-    else:
-        answer.events[-1] += tail
-
-
-_frame_cache: dict[tuple[str, int, bool], bytes] = {}
-
-
-def _token_frame(shape: str, tokens: int, sagemaker: bool) -> bytes:
-    key = (shape, tokens, sagemaker)
-    if key not in _frame_cache:
-        _frame_cache[key] = frames.wrap(frames.token_event(shape, tokens), sagemaker=sagemaker)
-    return _frame_cache[key]
-
-
-def _tail(script: Script, answer: Answer, sagemaker: bool) -> bytes:
-    fault = script.fault_for(answer.number)
-    kind = fault.kind if fault else ""
-    if kind == "cut":
-        answer.cut_after = len(answer.events)
-        return b""
-    if kind == "error_event":
-        return frames.wrap(frames.error_event(answer.shape), sagemaker=sagemaker) + b"0\r\n\r\n"
-    if kind == "garbage":
-        return frames.wrap(b"data: {not json\n\n", sagemaker=sagemaker) + b"0\r\n\r\n"
-    delta = fault.delta if fault is not None and kind == "wrong_usage" else 0
-    final = frames.final_events(
-        answer.shape, answer.prompt_tokens, answer.tokens + delta, usage=kind != "no_usage", done=kind != "no_done"
-    )  # fmt: skip
-    return (frames.wrap(final, sagemaker=sagemaker) if final else b"") + b"0\r\n\r\n"
-
-
-def shape_of(path: str, request: _Request) -> str:
-    """Return the body shape that a path and a request ask for."""
-    if path in _SHAPES:
-        return _SHAPES[path]
-    if request.inputs is not None:
-        return "tgi" if request.stream else "djl"
-    return "openai-chat" if request.messages is not None else "openai-completions"
-
-
-def count_words(request: _Request) -> int:
-    """Return the words of everything that was asked: the reference tokenizer's token count."""
-    if request.messages is not None:
-        return sum(len(str(message.get("content") or "").split()) for message in request.messages)
-    text = request.prompt or request.inputs or request.input or ""
-    return len(text) if isinstance(text, list) else len(str(text).split())
-
-
 class Peer(asyncio.Protocol):
     """One client connection."""
 
@@ -291,7 +163,7 @@ class Peer(asyncio.Protocol):
         self._fd = -1
         self._transport: asyncio.Transport | None = None
         self._busy = False
-        self._read_from = 0
+        self._blocked = False
         self.gone = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -328,7 +200,7 @@ class Peer(asyncio.Protocol):
         server.first_request = server.first_request or now
         answer = Answer(self, number, fields.get(b"x-request-id", b"").decode(), now)
         try:
-            request = _decode(body)
+            request = decode(body)
         except msgspec.MsgspecError as error:
             self._reply(400, {"error": {"message": str(error)}})
             return
@@ -379,24 +251,26 @@ class Peer(asyncio.Protocol):
     def write_event(self, data: bytes, pieces: int) -> None:
         """Send an event, in so many separate writes."""
         if pieces <= 1:
-            self._write(data)
+            self.write(data)
             return
         size = max(1, -(-len(data) // pieces))
         for start in range(0, len(data), size):
-            self._write(data[start : start + size])
+            self.write(data[start : start + size])
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Send now; what the socket does not take waits in the transport."""
         transport = self._transport
         if transport is None or self.gone:
             return
-        if self._fd < 0 or transport.get_write_buffer_size():
+        if self._fd < 0 or (self._blocked and transport.get_write_buffer_size()):
             transport.write(data)
             return
         try:
             done = os.write(self._fd, data)
         except OSError:
             done = 0
-        if done < len(data):
+        self._blocked = done < len(data)
+        if self._blocked:
             transport.write(data[done:])
 
     def cut(self) -> None:

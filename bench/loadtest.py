@@ -1,0 +1,318 @@
+"""Load clients against a server of known timing: cost, accuracy, start-up; ours beside its peers, one run.
+
+    python -m bench.loadtest [--tools ours,aiohttp] [--streams 1,32,128,512,1024] [--reps 3]
+
+The server has core 0, the client (all its processes) core 1. CPU is that of the client's whole process tree; cost
+per request and token are differences of two runs, so that start-up drops out. Errors are differences between what the
+client reports and what the server's log says, so that a late server is not held against a client. Ours is the
+generator process; turning its spool into Parquet afterwards is a row of its own (``parquet_ms_per_request``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from bench import loadtest_clients as clients
+from include.loadtest.reference.process import ReferenceServer
+from include.loadtest.reference.script import Script
+from include.objects import PROJECT_ROOT
+
+OUT = PROJECT_ROOT / "var" / "bench" / "loadtest.json"
+COST = Script(ttft_ms=10, itl_ms=2)
+COST_STREAMS, SHORT, MANY, LONG = 64, 500, 2500, 256
+TIMEOUT_S = 240
+NOT_HERE = {
+    "vllm-bench": "needs vLLM itself (CUDA), or stubs in place of a dozen of its modules",
+    "inference-perf": "needs Python 3.12 or later",
+}
+
+
+@dataclass
+class Outcome:
+    """One run of one client."""
+
+    cpu_s: float
+    wall_s: float
+    peak_rss_mib: float
+    started: int
+    stdout: bytes
+    log: dict[str, Any]
+    out: Path
+
+
+def run(client: clients.Client, server: ReferenceServer, script: Script, streams: int, requests: int, tokens: int,
+        core: int, rivals: int = 0, memory: bool = False) -> Outcome:  # fmt: skip
+    """Run a client once, pinned to a core, beside ``rivals`` busy loops on the same core."""
+    server.play(script)
+    out = Path(tempfile.mkdtemp(prefix="bench-load-"))
+    command, given = client.command(server.url, streams, requests, tokens, out)
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "OPENAI_API_KEY": "none"}
+    spin = [subprocess.Popen(["taskset", "-c", str(core), "sh", "-c", "while :; do :; done"]) for _ in range(rivals)]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.monotonic_ns()
+    try:
+        with (out / "stderr").open("wb") as errors, (out / "stdout").open("wb") as output:
+            process = subprocess.Popen(
+                ["taskset", "-c", str(core), *command], stdin=subprocess.PIPE, stdout=output, stderr=errors,
+                env=environment, cwd=out,
+            )  # fmt: skip
+            assert process.stdin is not None
+            process.stdin.write(given)
+            process.stdin.flush()
+            peak = _watch(process, memory)
+            process.stdin.close()
+    finally:
+        for rival in spin:
+            rival.kill()
+            rival.wait()
+    wall = (time.monotonic_ns() - started) / 1e9
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Outcome(cpu, wall, peak, started, (out / "stdout").read_bytes(), server.log(), out)
+
+
+def _watch(process: subprocess.Popen[bytes], memory: bool) -> float:
+    """Wait for the process; returns the peak memory (PSS) of its tree in MiB."""
+    peak, deadline = 0.0, time.monotonic() + TIMEOUT_S
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+            process.wait()
+            raise TimeoutError(f"{process.args} took longer than {TIMEOUT_S} s")
+        total = 0
+        try:
+            if not memory:
+                process.wait(0.5)
+                break
+            tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            for member in tree:
+                total += member.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied, subprocess.TimeoutExpired):
+            pass
+        peak = max(peak, total / 2**20)
+        try:
+            process.wait(0.1)
+        except subprocess.TimeoutExpired:
+            continue
+    return peak
+
+
+class Bench:
+    """Collects rows."""
+
+    def __init__(self, tools: list[clients.Client], reps: int, streams: list[int]) -> None:
+        self._tools, self._reps, self._streams = tools, reps, streams
+        self.rows: list[dict[str, Any]] = []
+        self.core = max(os.sched_getaffinity(0))
+
+    def add(self, case: str, tool: str, metric: str, values: list[float], unit: str) -> None:
+        """Keep the median of some runs, and the runs."""
+        shown = [round(value, 4) for value in values]
+        row = {
+            "case": case,
+            "tool": tool,
+            "metric": metric,
+            "value": statistics.median(shown),
+            "unit": unit,
+            "runs": shown,
+        }
+        self.rows.append(row)
+        print(f"  {case:16} {tool:10} {metric:22} {row['value']:10.3f} {unit:9} {shown}", flush=True)
+
+    def cost(self, client: clients.Client, server: ReferenceServer, suffix: str = "") -> None:
+        """Cost of a short request and of a further token, memory, time to the first request."""
+        per_request, per_token, memory, first, parquet = [], [], [], [], []
+        for _ in range(self._reps if client.name == "ours" else min(self._reps, 2)):
+            few = run(client, server, COST, COST_STREAMS, SHORT, 16, self.core, memory=True)
+            many = run(client, server, COST, COST_STREAMS, MANY, 16, self.core)
+            long = run(client, server, COST, COST_STREAMS, SHORT, LONG, self.core)
+            counts = [len(outcome.log["answers"]) for outcome in (few, many, long)]
+            tokens = [sum(answer["tokens"] for answer in outcome.log["answers"]) for outcome in (few, many, long)]
+            if client.name == "wrk":  # it runs for a time, not for a number of requests, and starts at no cost
+                few.cpu_s, counts[0], tokens[0] = 0.0, 0, 0
+            each = (many.cpu_s - few.cpu_s) / (counts[1] - counts[0])
+            per_request.append(each * 1e3)
+            extra = long.cpu_s - few.cpu_s - (counts[2] - counts[0]) * each
+            per_token.append(extra / (tokens[2] - tokens[0] - (counts[2] - counts[0]) * 16) * 1e6)
+            memory.append(few.peak_rss_mib)
+            received = min(answer["received"] for answer in few.log["answers"])
+            first.append((received - few.started) / 1e9)
+            if isinstance(client, clients.Ours):
+                before = time.process_time()
+                client.figures(many.out, b"")
+                parquet.append((time.process_time() - before) / counts[1] * 1e3)
+            for outcome in (few, many, long):
+                shutil.rmtree(outcome.out, ignore_errors=True)
+        self.add("16-token" + suffix, client.name, "cpu_ms_per_request", per_request, "ms")
+        self.add("stream" + suffix, client.name, "cpu_us_per_token", per_token, "us")
+        if parquet:
+            self.add("16-token" + suffix, client.name, "parquet_ms_per_request", parquet, "ms")
+        self.add("startup" + suffix, client.name, "first_request_s", first, "s")
+        self.add("startup" + suffix, client.name, "peak_rss_mib", memory, "MiB")
+
+    def accuracy(self, client: clients.Client, server: ReferenceServer, streams: int, rivals: int = 0) -> None:
+        """Compare what the client says with what the server did, at so many streams."""
+        script = Script(ttft_ms=50, itl_ms=10 if streams <= 512 else 25)
+        case = f"accuracy-{streams}" + ("-contended" if rivals else "")
+        requests = max(3 * streams, 24)
+        found: dict[str, list[float]] = {}
+        for _ in range(self._reps if client.name == "ours" else 1):
+            outcome = run(client, server, script, streams, requests, 64, self.core, rivals)
+            try:
+                said = client.figures(outcome.out, outcome.stdout)
+                for metric, value in _errors(said, outcome.log).items():
+                    found.setdefault(metric, []).append(value)
+                if isinstance(client, clients.Ours):
+                    self._verdict(outcome, found)
+            finally:
+                shutil.rmtree(outcome.out, ignore_errors=True)
+        for metric, values in found.items():
+            unit = "streams" if metric == "delivered_streams" else "1" if metric.startswith("flagged") else "ms"
+            self.add(case, client.name, metric, values, unit)
+
+    def _verdict(self, outcome: Outcome, found: dict[str, list[float]]) -> None:
+        from include.loadtest.records import load
+        from include.loadtest.validity import judge
+
+        verdict = judge(load(outcome.out / "ours.parquet"))
+        flagged = any(reason.startswith("CLIENT_BOUND") for reason in verdict.reasons)
+        found.setdefault("flagged_client_bound", []).append(float(flagged))
+        found.setdefault("client_lag_p99", []).append(verdict.client_lag_ms_p99 or 0.0)
+
+    def run_all(self, certificate: tuple[str, str]) -> None:
+        """All cases, tool by tool within each, so that a drift of the machine meets all alike."""
+        prefix = ("taskset", "-c", str(min(os.sched_getaffinity(0))))
+        with ReferenceServer(prefix=prefix) as server:
+            for client in self._tools:
+                self._guard(client, "cost", lambda c=client: self.cost(c, server))
+            for streams in self._streams:
+                for client in self._tools:
+                    if client.name == "wrk" or (streams > 512 and client.name not in ("ours", "aiohttp")):
+                        continue
+                    self._guard(client, f"accuracy-{streams}", lambda c=client, n=streams: self.accuracy(c, server, n))
+            ours = next((client for client in self._tools if client.name == "ours"), None)
+            if ours is not None:
+                self.accuracy(ours, server, 128, rivals=4)
+        if ours is not None:
+            with ReferenceServer(certificate=certificate[0], key=certificate[1], prefix=prefix) as server:
+                self.cost(clients.Ours(certificate[0]), server, "-tls")
+
+    def _guard(self, client: clients.Client, case: str, measure: Any) -> None:
+        """A peer that fails is left out and said so; ours failing fails the bench."""
+        try:
+            measure()
+        except (OSError, ValueError, KeyError, StopIteration, TimeoutError, ZeroDivisionError) as error:
+            if client.name == "ours":
+                raise
+            print(f"  {case:16} {client.name:10} failed: {error!r}"[:200], flush=True)
+
+
+def _errors(said: clients.Figures, log: dict[str, Any]) -> dict[str, float]:
+    """Return what the client says less what the server did (ms)."""
+    answers = [answer for answer in log["answers"] if answer["tokens"] == 64]
+    # The log holds warm-up requests too; what a client reports are the last ones.
+    answers = sorted(answers, key=lambda answer: answer["received"])[-len(said.ttft) :]
+    writes = [np.array(answer["writes"]) for answer in answers]
+    received = np.array([answer["received"] for answer in answers])
+    ttft = (np.array([times[0] for times in writes]) - received) / 1e6
+    e2e = (np.array([times[-1] for times in writes]) - received) / 1e6
+    gaps = np.concatenate([np.diff(times) for times in writes]) / 1e6
+    result = {
+        "ttft_error_ms": float(np.mean(said.ttft) - ttft.mean()),
+        "ttft_p50_error_ms": float(np.median(said.ttft) - np.median(ttft)),
+        "ttft_p99_error_ms": float(np.quantile(said.ttft, 0.99) - np.quantile(ttft, 0.99)),
+        "e2e_error_ms": float(np.mean(said.e2e) - e2e.mean()),
+        "delivered_streams": float(log["peak"]),
+        "server_lag_p99": float(
+            np.quantile(
+                np.concatenate([times - np.array(a["due"]) for times, a in zip(writes, answers, strict=True)]), 0.99
+            )
+            / 1e6
+        ),
+    }
+    if len(said.gaps):
+        result["gap_error_ms"] = float(np.median(said.gaps) - np.median(gaps))
+        result["gap_p99_error_ms"] = float(np.quantile(said.gaps, 0.99) - np.quantile(gaps, 0.99))
+    return result
+
+
+def make_certificate(folder: Path) -> tuple[str, str]:
+    """Make a self-signed certificate for localhost."""
+    files = str(folder / "cert.pem"), str(folder / "key.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-out", files[0], "-keyout", files[1]],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return files
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print a table, write ``var/bench/loadtest.json``."""
+    parser = argparse.ArgumentParser(prog="python -m bench.loadtest", description=__doc__)
+    parser.add_argument("--tools", default="ours,wrk,aiohttp,locust,httpx,llmeter,aiperf,guidellm")
+    parser.add_argument("--streams", default="1,32,128,512,1024")
+    parser.add_argument("--reps", type=int, default=3)
+    options = parser.parse_args(arguments)
+    wanted = options.tools.split(",")
+    light_only = set(wanted) <= {"ours", "wrk"}
+    places = {name: PROJECT_ROOT / f".venv-bench-{name}" for name in ("load", "aiperf", "guidellm")}
+    if not light_only:
+        print("peers: installing what is missing, each family in its own environment", flush=True)
+        made = clients.make_environments()
+        places = {"load": made["light"], "aiperf": made["aiperf"], "guidellm": made["guidellm"]}
+    tokenizer = clients.make_tokenizer(
+        places["aiperf"] / "bin" / "python", PROJECT_ROOT / "var" / "bench" / "tokenizer"
+    )
+    known: list[clients.Client] = [
+        clients.Ours(), clients.Wrk(),
+        *(clients.Script(name, places["load"]) for name in ("aiohttp", "locust", "httpx", "llmeter")),
+        clients.AiPerf(places["aiperf"], tokenizer), clients.GuideLlm(places["guidellm"], tokenizer),
+    ]  # fmt: skip
+    left_out = dict(NOT_HERE)
+    tools = []
+    for client in known:
+        if client.name in wanted:
+            problem = client.available()
+            if problem:
+                left_out[client.name] = problem
+            else:
+                tools.append(client)
+    bench = Bench(tools, options.reps, [int(n) for n in options.streams.split(",")])
+    with tempfile.TemporaryDirectory() as folder:
+        bench.run_all(make_certificate(Path(folder)))
+    for name, reason in left_out.items():
+        print(f"  left out: {name}: {reason}")
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    machine = {
+        "cores": os.cpu_count(),
+        "cpu": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "load_average": os.getloadavg(),
+    }
+    OUT.write_text(
+        json.dumps({"area": "loadtest", "machine": machine, "rows": bench.rows, "left_out": left_out}, indent=1)
+    )
+    print(f"{OUT.relative_to(PROJECT_ROOT)}: {len(bench.rows)} rows")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

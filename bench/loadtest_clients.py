@@ -1,0 +1,227 @@
+# ruff: noqa: ARG002 - each client takes what some client needs
+"""The load clients side by side: how each is started, and how its own figures are read back. All times in ms."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from include.loadtest.engine.words import VOCABULARY
+from include.loadtest.job import Endpoint, Job, Load, Prompts, encode_job
+from include.loadtest.latencies import chunk_gaps, latencies
+from include.loadtest.records import load, read_shard, shard_table, write_parquet
+from include.objects import PROJECT_ROOT
+
+PEERS = PROJECT_ROOT / "bench" / "peers"
+PROMPT_TOKENS = 32
+
+
+@dataclass
+class Figures:
+    """What a client says: arrays in ms; empty where it does not say."""
+
+    ttft: np.ndarray
+    gaps: np.ndarray
+    e2e: np.ndarray
+
+
+class Client(Protocol):
+    """One load client."""
+
+    name: str
+
+    def available(self) -> str:
+        """Return why it cannot be run here, or nothing."""
+
+    def command(self, url: str, streams: int, requests: int, tokens: int, out: Path) -> tuple[list[str], bytes]:
+        """Return the command line and its standard input."""
+
+    def figures(self, out: Path, stdout: bytes) -> Figures:
+        """Read what it says about the run."""
+
+
+class Ours:
+    """The generator process as `run_load` starts it."""
+
+    name = "ours"
+
+    def __init__(self, ca_file: str | None = None) -> None:
+        self._ca_file = ca_file
+
+    def available(self) -> str:
+        return ""
+
+    def command(self, url: str, streams: int, requests: int, tokens: int, out: Path) -> tuple[list[str], bytes]:
+        scheme, _, host = url.partition("://")
+        port = int(host.rpartition(":")[2])
+        endpoint = Endpoint(
+            host="localhost", port=port, host_header=host, path="/v1/chat/completions", body="openai-chat",
+            model="reference", tls=scheme == "https", ca_file=self._ca_file,
+        )  # fmt: skip
+        job = Job(
+            endpoint=endpoint,
+            prompts=[Prompts(input_tokens=PROMPT_TOKENS, output_tokens=tokens)],
+            load=Load(mode="closed", concurrency=streams, requests=requests),
+            out=str(out / "ours.spool"),
+            warmup_requests=1,
+            salt=os.urandom(4).hex(),
+        )
+        return [sys.executable, "-m", "include.loadtest", "run", "--job", "-"], encode_job(job)
+
+    def figures(self, out: Path, stdout: bytes) -> Figures:
+        path = write_parquet(shard_table(read_shard(out / "ours.spool")), out / "ours.parquet")
+        measured = load(path).phase("measure")
+        found = latencies(measured)
+        return Figures(found.ttft_sent, chunk_gaps(measured), found.e2e_sent)
+
+
+class Script:
+    """A short client of `bench/peers` in the peers' environment."""
+
+    def __init__(self, name: str, environment: Path) -> None:
+        self.name = name
+        self._python = environment / "bin" / "python"
+
+    def available(self) -> str:
+        return "" if self._python.exists() else f"{self._python.parent.parent.name} could not be made"
+
+    def command(self, url: str, streams: int, requests: int, tokens: int, out: Path) -> tuple[list[str], bytes]:
+        script = str(PEERS / f"{self.name}_client.py")
+        return [str(self._python), script, url, str(streams), str(requests), str(tokens)], b""
+
+    def figures(self, out: Path, stdout: bytes) -> Figures:
+        line = next(line for line in reversed(stdout.decode(errors="replace").splitlines()) if '{"ttft"' in line)
+        found = json.loads(line[line.index('{"ttft"') :])
+        return Figures(*(np.array(found[key], dtype=float) * 1e3 for key in ("ttft", "gaps", "e2e")))
+
+
+class AiPerf:
+    """AIPerf with its defaults, metrics collection off."""
+
+    name = "aiperf"
+
+    def __init__(self, environment: Path, tokenizer: Path) -> None:
+        self._program, self._tokenizer = environment / "bin" / "aiperf", tokenizer
+
+    def available(self) -> str:
+        return "" if self._program.exists() else "it could not be installed"
+
+    def command(self, url: str, streams: int, requests: int, tokens: int, out: Path) -> tuple[list[str], bytes]:
+        return [
+            str(self._program), "profile", "-m", "reference", "--url", url, "--endpoint-type", "chat", "--streaming",
+            "--tokenizer", str(self._tokenizer), "--concurrency", str(streams), "--request-count", str(requests),
+            "--isl", str(PROMPT_TOKENS), "--osl", str(tokens), "--ui", "none", "--no-server-metrics",
+            "--no-gpu-telemetry", "--artifact-dir", str(out / "aiperf"),
+        ], b""  # fmt: skip
+
+    def figures(self, out: Path, stdout: bytes) -> Figures:
+        from include.loadtest.foreign.aiperf import AiPerf as Importer
+
+        return _imported(Importer().collect(out / "aiperf"), out)
+
+
+class GuideLlm:
+    """GuideLLM with its defaults."""
+
+    name = "guidellm"
+
+    def __init__(self, environment: Path, tokenizer: Path) -> None:
+        self._program, self._tokenizer = environment / "bin" / "guidellm", tokenizer
+
+    def available(self) -> str:
+        return "" if self._program.exists() else "it could not be installed"
+
+    def command(self, url: str, streams: int, requests: int, tokens: int, out: Path) -> tuple[list[str], bytes]:
+        return [
+            str(self._program), "run", "--backend", f"kind=openai_http,target={url},model=reference",
+            "--profile", f"kind=concurrent,streams={streams}",
+            "--constraint", f"kind=max_requests,count={requests}",
+            "--data", f"kind=synthetic_text,prompt_tokens={PROMPT_TOKENS},output_tokens={tokens}",
+            "--tokenizer", f"kind=hf_auto,model={self._tokenizer}",
+            "--output", f"kind=json,path={out / 'guidellm.json'}",
+        ], b""  # fmt: skip
+
+    def figures(self, out: Path, stdout: bytes) -> Figures:
+        from include.loadtest.foreign.guidellm import GuideLlm as Importer
+
+        return _imported(Importer().collect(out), out)
+
+
+class Wrk:
+    """wrk, which parses nothing: the cost of the sockets alone; it has no notion of tokens or of a request count."""
+
+    name = "wrk"
+
+    def available(self) -> str:
+        import shutil
+
+        return "" if shutil.which("wrk") else "wrk is not installed (apt-get install wrk)"
+
+    def command(self, url: str, streams: int, requests: int, tokens: int, out: Path) -> tuple[list[str], bytes]:
+        body = json.dumps({"stream": True, "max_tokens": tokens, "messages": [{"role": "user", "content": "w " * 32}]})
+        script = out / "post.lua"
+        script.write_text(
+            f'wrk.method = "POST"\nwrk.body = [==[{body}]==]\nwrk.headers["content-type"] = "application/json"\n'
+        )
+        seconds = max(2, round(requests / streams * (0.01 + tokens * 0.002)))
+        return ["wrk", "-t1", f"-c{streams}", f"-d{seconds}s", "-s", str(script), url + "/v1/chat/completions"], b""
+
+    def figures(self, out: Path, stdout: bytes) -> Figures:
+        empty = np.empty(0)
+        return Figures(empty, empty, empty)
+
+    @staticmethod
+    def finished(stdout: bytes) -> int:
+        """Return how many requests it says it made."""
+        found = re.search(rb"(\d+) requests in", stdout)
+        return int(found[1]) if found else 0
+
+
+def _imported(table: Any, out: Path) -> Figures:
+    records = load(write_parquet(table, out / "imported.parquet"))
+    found = latencies(records)
+    return Figures(found.ttft_sent, chunk_gaps(records), found.e2e_sent)
+
+
+def make_environments() -> dict[str, Path]:
+    """Install the peers, each family in its own environment beside the checkout's; nothing is done twice."""
+    uv = [sys.executable, "-m", "uv"]
+    light, aiperf = PROJECT_ROOT / ".venv-bench-load", PROJECT_ROOT / ".venv-bench-aiperf"
+    guidellm = PROJECT_ROOT / ".venv-bench-guidellm"
+    for folder, packages in (
+        (light, ["aiohttp", "httpx", "uvloop", "orjson", "locust==2.47.0", "llmeter==0.2.0", "openai"]),
+        (aiperf, ["aiperf==0.13.0"]),
+    ):
+        if not (folder / "bin" / "python").exists():
+            _try([*uv, "venv", "-q", "--python", sys.executable, str(folder)])
+            _try([*uv, "pip", "install", "-q", "--python", str(folder / "bin" / "python"), *packages])
+    if not (guidellm / "bin" / "guidellm").exists():
+        _try([sys.executable, "-m", "venv", str(guidellm)])
+        pip = [str(guidellm / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        # torch first: guidellm would otherwise take a CUDA build of several GB where a CPU one can be had
+        _try([*pip, "torch==2.13.0"])
+        _try([*pip, "guidellm==0.8.1"])
+    return {"light": light, "aiperf": aiperf, "guidellm": guidellm}
+
+
+def _try(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, timeout=900, check=False)
+    if done.returncode:
+        print(f"  {' '.join(command[-3:])}: {done.stderr.decode(errors='replace').strip()[-200:]}")
+
+
+def make_tokenizer(python: Path, folder: Path) -> Path:
+    """Train a small tokenizer on our vocabulary, for the peers that insist on one."""
+    if not (folder / "tokenizer.json").exists() and python.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "words.txt").write_text(" ".join(VOCABULARY))
+        _try([str(python), str(PEERS / "make_tokenizer.py"), str(folder)])
+    return folder
