@@ -44,10 +44,13 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
 
 
-class _Completion(msgspec.Struct, gc=False):
+class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] = []
     usage: _Usage | None = None
     error: Any = None
+
+
+class _Completion(_Chunk, gc=False):
     data: list[msgspec.Raw] | None = None
     object: str | None = None
     message: Any = None
@@ -72,6 +75,7 @@ class _Generation(msgspec.Struct, gc=False):
     message: Any = None
 
 
+_chunk = msgspec.json.Decoder(_Chunk).decode
 _completion = msgspec.json.Decoder(_Completion).decode
 _generation = msgspec.json.Decoder(_Generation).decode
 _generations = msgspec.json.Decoder(list[_Generation] | _Generation).decode
@@ -98,7 +102,7 @@ def openai_event(exchange: Exchange, payload: bytes, now: int) -> None:
     if payload == b"[DONE]":
         exchange.done = True
         return
-    chunk = _completion(payload)
+    chunk = _chunk(payload)
     if chunk.choices:
         choice = chunk.choices[0]
         part = choice.delta
@@ -114,10 +118,17 @@ def openai_event(exchange: Exchange, payload: bytes, now: int) -> None:
             exchange.finish_reason = choice.finish_reason
     if chunk.usage is not None:
         _take_usage(exchange, chunk.usage)
+    elif not chunk.choices:
+        _note_error_object(exchange, payload)
     if chunk.error is not None:
         exchange.fail("stream_error", _error_text(chunk.error))
-    elif chunk.object == "error":
-        exchange.fail("stream_error", _error_text(chunk.message))
+
+
+def _note_error_object(exchange: Exchange, payload: bytes) -> None:
+    """Recognise the error events of older vLLM, which have no field ``error``."""
+    answer = _completion(payload)
+    if answer.object == "error":
+        exchange.fail("stream_error", _error_text(answer.message))
 
 
 def generation_event(exchange: Exchange, payload: bytes, now: int) -> None:
@@ -208,11 +219,12 @@ class EventReply:
 
     def feed(self, body: bytes, now: int) -> None:
         """Interpret the events that ``body`` completes."""
+        exchange, interpret = self._exchange, self._interpret
         try:
             for payload in self._events.feed(body):
-                self._interpret(self._exchange, payload, now)
+                interpret(exchange, payload, now)
         except (msgspec.MsgspecError, StreamFormatError, UnicodeDecodeError) as error:
-            self._exchange.fail("bad_event", str(error))
+            exchange.fail("bad_event", str(error))
 
     def finish(self, now: int) -> None:
         """Interpret what is left; an answer that never said it was complete is a failure."""

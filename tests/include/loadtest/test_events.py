@@ -265,3 +265,10 @@ def test_timers_fire_in_order_and_not_early() -> None:
     fired = asyncio.run(go())
     assert [due for due, _ in fired] == sorted(due for due, _ in fired)
     assert all(at >= due for due, at in fired)
+
+
+def test_the_error_objects_of_older_vllm_fail_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+    event = b'data: {"object":"error","message":"out of memory","code":500}\n\ndata: [DONE]\n\n'
+    row = receive("openai-chat", head + event, [], monkeypatch)
+    assert (row.error_class, row.error) == ("stream_error", "out of memory")
