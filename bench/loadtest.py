@@ -214,6 +214,40 @@ class Bench:
         found.setdefault("flagged_client_bound", []).append(float(flagged))
         found.setdefault("client_lag_p99", []).append(verdict.client_lag_ms_p99 or 0.0)
 
+    def open_loop(self, server: ReferenceServer) -> None:
+        """Delivered rate; a server that stands still for 2 s; a rate that it cannot take for 20 s."""
+        rate = self._open(server, Script(ttft_ms=50, itl_ms=10), rate=200, seconds=5)
+        sent = rate.times("sent_ns")
+        delivered = (len(sent) - 1) / float(np.ptp(sent))
+        self.add("open-200", "ours", "rate_error_percent", [abs(delivered / 200 - 1) * 100], "%")
+
+        frozen = self._open(server, Script(ttft_ms=50, itl_ms=10, freeze_at_s=5, freeze_s=2), rate=50, seconds=12)
+        due = frozen.times("scheduled_ns")
+        truth = np.maximum(due + 0.05, np.where((due + 0.05 >= 5) & (due + 0.05 < 7), 7.0, 0.0)) - due
+        said = frozen.between_ms("scheduled_ns", "first_token_ns")
+        self.add("frozen-2s", "ours", "ttft_truth_ms", [float(truth.mean() * 1e3)], "ms")
+        self.add("frozen-2s", "ours", "ttft_error_ms", [float(said.mean() - truth.mean() * 1e3)], "ms")
+
+        # one at a time, 200 ms each, asked for 10 per second: request k ends at (k + 1) x 200 ms, due at k x 100 ms
+        over = self._open(server, Script(ttft_ms=50, itl_ms=10, slots=1), rate=10, seconds=20)
+        said = over.between_ms("scheduled_ns", "end_ns")
+        truth = np.arange(1, len(said) + 1) * 200.0 - np.arange(len(said)) * 100.0
+        self.add("overload-20s", "ours", "e2e_last_truth_ms", [float(truth[-1])], "ms")
+        self.add("overload-20s", "ours", "e2e_last_ms", [float(said[-1])], "ms")
+        self.add("overload-20s", "ours", "e2e_error_percent", [float((said / truth - 1).mean() * 100)], "%")
+
+    def _open(self, server: ReferenceServer, script: Script, *, rate: float, seconds: float) -> Any:
+        """Run an open loop of answers of 16 tokens at constant gaps; returns its measured records."""
+        from include.catalog.specs import LoadSpec, PromptSpec, WorkloadSpec
+        from include.loadtest.api import Target, load_records, run_load
+
+        server.play(script)
+        load = LoadSpec(mode="open", rate=rate, arrivals="constant", duration_s=seconds)
+        workload = WorkloadSpec(name="w", prompts=(PromptSpec(output_tokens=16),), loads=(load,), warmup_requests=0)
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = run_load(Target(base_url=server.url), workload, load, out_dir=Path(folder), salt="open")
+            return load_records(outcome.requests_path).phase("measure")
+
     def run_all(self, certificate: tuple[str, str]) -> None:
         """All cases, tool by tool within each, so that a drift of the machine meets all alike."""
         prefix = pinned(min(os.sched_getaffinity(0)))
@@ -228,6 +262,7 @@ class Bench:
             ours = next((client for client in self._tools if client.name == "ours"), None)
             if ours is not None:
                 self.accuracy(ours, server, 128, rivals=4)
+                self.open_loop(server)
         if ours is not None:
             with ReferenceServer(certificate=certificate[0], key=certificate[1], prefix=prefix) as server:
                 self.cost(clients.Ours(certificate[0]), server, "-tls")

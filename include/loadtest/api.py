@@ -66,7 +66,8 @@ def run_load(
     """Run one load level in processes of its own, which end when this one does.
 
     :param out_dir: takes ``requests.parquet``, and ``server-metrics.parquet`` when metrics are scraped.
-    :param salt: makes this run's prompts unlike any other's; also the first part of every request id.
+    :param salt: makes this run's prompts unlike any other's: a retry needs another one, or it meets warm caches. The
+        same salt, seed, workload, load level and arm ask the same again.
     :param seed: of arrivals, lengths and texts; ``None``: the workload's.
     :param progress: called about once a second per process with ``finished``, ``failed``, ``in_flight``, ``ttft_ms``.
     :param metrics_urls: Prometheus pages of the endpoint, scraped once a second on the same clock.

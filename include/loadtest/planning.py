@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,6 +127,8 @@ def make_jobs(
 ) -> list[Job]:
     """Return one job per generator process; data sets and traces are written below ``out_dir`` in plain form.
 
+    :param salt: any text. Workload, load level and arm are mixed in, so that two parts of one run share no prompt; the
+        jobs carry a digest, which is safe in a header and a file name.
     :raises ConfigurationError: the load cannot be run, or a data set or trace cannot be read.
     """
     check_load(load)
@@ -145,6 +148,8 @@ def make_jobs(
     values = load.model_dump(exclude={"workers"})
     if load.trace:
         values["trace"] = str(write_trace(load.trace, out_dir / "trace.jsonl"))
+    mixed = "|".join((salt, workload.name, load.label, arm))
+    salt = hashlib.blake2b(mixed.encode(), digest_size=6).hexdigest()
     common = Job(
         endpoint=endpoint_for(target, workload),
         prompts=prompts,

@@ -22,6 +22,7 @@ Progress = Callable[[dict[str, Any]], None]
 SILENCE_S = 30.0
 START_AHEAD_NS = 50_000_000
 END_GRACE_S = 10.0
+_OURS = frozenset({"GeneratorDefect", "StopFailed"})
 _CONFIGURATION = frozenset({"BadJob", "BadCertificateFile", "EmptyDataset"})
 
 
@@ -137,10 +138,11 @@ class Generators:
 
 def _error_of(event: dict[str, Any]) -> PipelineError:
     reason = str(event["reason"])
+    fix, failure_class = "Check that the endpoint answers, then run again.", FailureClass.TRANSIENT
+    if reason in _CONFIGURATION:
+        fix, failure_class = "Correct the job.", FailureClass.CONFIGURATION
+    elif reason in _OURS:
+        fix, failure_class = "Look at the generator's log; the records until then are kept.", FailureClass.INTERNAL
     return PipelineError(
-        reason,
-        str(event["message"]),
-        fix="Correct the job." if reason in _CONFIGURATION else "Check that the endpoint answers, then run again.",
-        failure_class=FailureClass.CONFIGURATION if reason in _CONFIGURATION else FailureClass.TRANSIENT,
-        evidence=tuple(event.get("evidence", ())),
+        reason, str(event["message"]), fix=fix, failure_class=failure_class, evidence=tuple(event.get("evidence", ()))
     )

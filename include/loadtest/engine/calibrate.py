@@ -57,7 +57,8 @@ async def single_token_words(words: Sequence[str], count: Count) -> tuple[list[s
 
 async def _overhead(count: Count) -> int | None:
     """Tokens beyond one per word for the plainest text: the count of ``the`` twice as often grows by as many."""
-    first, second = await count("the the the the"), await count("the the the the the the the the")
+    first = await count("the the the the")
+    second = await count("the the the the the the the the") if first is not None else None
     if first is None or second is None or second - first != 4:
         return None
     return first - 4

@@ -17,6 +17,7 @@ from include.loadtest.engine.wire import Connection
 from include.loadtest.job import Endpoint
 
 CONNECT_TIMEOUT_S = 15.0
+SIDE_TIMEOUT_S = 5.0
 SWEEP_NS = 50_000_000
 STALE_IDLE_NS = NS
 STALE_ANSWER_NS = 50_000_000
@@ -97,7 +98,7 @@ class Dispatcher:
         connection.owner = _Waiter(done)
         connection.send(exchange, path_render(), reply)
         try:
-            await asyncio.wait_for(done, min(CONNECT_TIMEOUT_S, self._timeout_ns / NS))
+            await asyncio.wait_for(done, min(SIDE_TIMEOUT_S, self._timeout_ns / NS))
         except TimeoutError:
             return 0, b""
         finally:
@@ -179,7 +180,13 @@ class Dispatcher:
     def _connect_for(self, exchange: Exchange) -> None:
         task = asyncio.ensure_future(self._connect_and_send(exchange))
         self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        task.add_done_callback(self._connected)
+
+    def _connected(self, task: asyncio.Task[None]) -> None:
+        """An exception here is a defect of ours, and its request would be missing: it must not pass silently."""
+        self._connecting.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
 
     async def _connect_and_send(self, exchange: Exchange) -> None:
         start = monotonic_ns()
@@ -191,7 +198,7 @@ class Dispatcher:
             error_class, error = "tls", str(problem)
         except TimeoutError:
             error_class, error = "connect_timeout", f"no connection within {CONNECT_TIMEOUT_S:g} s"
-        except OSError as problem:
+        except (OSError, ValueError) as problem:
             error_class, error = "connect", str(problem)
         except asyncio.CancelledError:
             error_class, error = "cancelled", "the run ended while connecting"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -33,6 +34,8 @@ from include.loadtest.spool import META, SUMMARY, SpoolWriter
 
 MAX_PREOPENED = 1024
 FLUSH_NS = 200_000_000
+STOP_GRACE_S = 5.0
+EXIT_AT_ONCE = 4
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -51,6 +54,7 @@ class Generator:
 
     :param emit: takes progress events, to be written as JSON lines.
     :param started_ns: monotonic time at which the process came up, for the time to the first request.
+    :raises RunFailedError: the endpoint's name does not resolve, or a certificate file cannot be read.
     """
 
     def __init__(self, job: Job, emit: Emit, started_ns: int) -> None:
@@ -69,6 +73,15 @@ class Generator:
         self._start_line: asyncio.Future[int] = self._loop.create_future()
         self._stop_reason = ""
         self._trace: list[TraceEntry] = []
+        self._dispatcher = Dispatcher(
+            job.endpoint,
+            resolve(job.endpoint),
+            tls_context(job.endpoint),
+            self._timers,
+            self._renderer(),
+            salt=job.salt,
+            timeout_s=job.timeout_s,
+        )
 
     # control from outside
 
@@ -79,30 +92,29 @@ class Generator:
 
     def stop(self, reason: str) -> None:
         """End the run early: in-flight requests are cut off and recorded as cancelled."""
-        self._stop_reason = reason
+        self._stop_reason = self._stop_reason or reason
         if not self._start_line.done():
             self._start_line.set_result(0)
         if self._plan is not None:
             self._plan.stop(reason)
-            self._dispatcher.abort_all("cancelled", f"the run was stopped: {reason}")
+        self._dispatcher.abort_all("cancelled", f"the run was stopped: {reason}")
+        self._loop.call_later(STOP_GRACE_S, self.end_at_once, "StopFailed", f"stopping ({reason}) took too long")
+
+    def end_at_once(self, reason: str, message: str) -> None:
+        """Leave without tidying up, but not without the records."""
+        self._emit({"event": "error", "reason": reason, "message": message, "evidence": []})
+        with contextlib.suppress(OSError):
+            self._spool.flush()
+        os._exit(EXIT_AT_ONCE)
 
     # the run
 
     async def run(self) -> dict[str, Any]:
         """Do the job; returns the summary that is also the spool's last frame.
 
-        :raises RunFailedError: the endpoint's name does not resolve, or every warm-up request failed.
+        :raises RunFailedError: every warm-up request failed, or a data set is empty.
         """
         job = self._job
-        self._dispatcher = Dispatcher(
-            job.endpoint,
-            resolve(job.endpoint),
-            tls_context(job.endpoint),
-            self._timers,
-            self._renderer(),
-            salt=job.salt,
-            timeout_s=job.timeout_s,
-        )
         self._write_meta()
         corpus = await self._calibrated_corpus()
         source = Source(job, self._shape, corpus, read_datasets(job), self._read_trace())

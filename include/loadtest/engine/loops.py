@@ -13,6 +13,7 @@ from include.loadtest.engine.prompts import Ask, Source
 from include.loadtest.engine.recorder import MEASURE, Recorder
 
 CONNECT_BACKOFF_NS = 100_000_000
+LATE_ARRIVALS_NS = 10_000_000
 _CONNECT_FAILURES = frozenset({"connect", "connect_timeout", "tls"})
 
 
@@ -165,6 +166,8 @@ class OpenLoop(Loop):
         """The load's time is up: sessions get no further turn, what has arrived is awaited."""
         if self._place >= len(self._due):
             self.stop("duration")
+        else:
+            self._timers.at(monotonic_ns() + LATE_ARRIVALS_NS, self.end_arrivals)
 
     def _exhausted(self) -> bool:
         return self._place >= len(self._due)

@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import sys
+from typing import Any
 
 import msgspec
 import uvloop
@@ -34,17 +35,24 @@ def main(started_ns: int) -> int:
 
 async def _run(job: Job, started_ns: int) -> int:
     loop = asyncio.get_running_loop()
-    generator = Generator(job, print_event, started_ns)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, generator.stop, "terminated")
-    _watch_parent(loop, generator)
     try:
+        generator = Generator(job, print_event, started_ns)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, generator.stop, "terminated")
+        _watch_parent(loop, generator)
+        loop.set_exception_handler(lambda _, context: _defect(generator, context))
         summary = await generator.run()
     except RunFailedError as error:
         print_event({"event": "error", "reason": error.reason, "message": str(error), "evidence": error.evidence})
         return EXIT_FAILED
     print_event({"event": "finished", "worker": job.worker, **summary})
     return 0
+
+
+def _defect(generator: Generator, context: dict[str, Any]) -> None:
+    """A callback has raised: the request it was about is lost, so the run's end may never come. End it here."""
+    if "handle" in context:
+        generator.end_at_once("GeneratorDefect", f"{context.get('message')}: {context.get('exception')!r}")
 
 
 def _watch_parent(loop: asyncio.AbstractEventLoop, generator: Generator) -> None:

@@ -262,3 +262,14 @@ def test_exact_lengths_are_proven_by_the_servers_tokenizer_or_not_claimed(server
 def test_a_load_that_cannot_be_run_is_refused(tmp_path: Path, load: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         runner("http://127.0.0.1:1", tmp_path)(load=load)
+
+
+def test_the_same_salt_in_another_workload_level_or_arm_shares_nothing(tmp_path: Path) -> None:
+    with recorder() as (url, seen):
+        go = runner(url, tmp_path)
+        for changes in ({}, {"name": "other"}, {"arm": "warm"}, {"load": {"concurrency": 2, "requests": 5}}):
+            given: dict[str, Any] = {"load": {"concurrency": 1, "requests": 5}, "salt": "a/b:c", **changes}
+            go(stream=False, prompt={"input_tokens": 12}, **given)
+    starts = [tuple(body["messages"][0]["content"].split()[:6]) for body in bodies(seen)]
+    assert len(starts) == 15 + 16 + 5
+    assert len(set(starts)) == 15 + 16
