@@ -10,7 +10,9 @@ from include.catalog.plan import ReleasePlan, RunIdentity
 from include.catalog.specs import Spec
 from include.endpoint.model import TeardownReport
 from include.objects import Objects
+from include.results.pending import note
 from include.results.schema import RunRecord, StageOutcome
+from include.results.store import ResultsStore
 
 S = TypeVar("S", bound=Spec)
 
@@ -53,15 +55,16 @@ class RunJournal:
         return found
 
     def write_record(self, record: RunRecord) -> None:
-        """Keep the run's record."""
-        self._write("record.json", record)
+        """Keep the run's record; the query index picks it up."""
+        ResultsStore(self.objects).put_record(record)
 
     def read_record(self) -> RunRecord | None:
         """Return the run's record, ``None`` when there is none yet."""
         return self._read("record.json", RunRecord)
 
     def write_teardown(self, report: TeardownReport) -> None:
-        """Keep the proof of absence."""
+        """Keep the proof of absence; the index reads the run again, for its final cost."""
+        note(self.objects, "runs", self.path("record.json"))
         self._write("teardown.json", report)
 
     def read_teardown(self) -> TeardownReport | None:
