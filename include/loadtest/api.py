@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from include.catalog.specs import JsonObject, LoadSpec, Slo, WorkloadSpec
 from include.errors import FailureClass, PipelineError
@@ -84,13 +85,19 @@ def run_load(
     )  # fmt: skip
     started = dt.datetime.now(dt.UTC)
     wall = time.monotonic()
-    with Scraper(metrics_urls, out_dir / METRICS, target.headers, target.ca_file) as scraper:
+    with Scraper(metrics_urls, out_dir / METRICS, _own(metrics_urls, target), target.ca_file) as scraper:
         died = _generate(jobs, out_dir, progress)
     path = collect(out_dir, jobs)
     records = load_records(path)
     if not records.table.num_rows and died is not None:
         raise died
     return _outcome(records, path, scraper, slo or workload.slo, lease_id, started, time.monotonic() - wall)
+
+
+def _own(urls: tuple[str, ...], target: Target) -> dict[str, dict[str, str]]:
+    """Return the target's headers for those pages that the target itself serves: credentials go nowhere else."""
+    origin = urlsplit(target.base_url)[:2]
+    return {url: target.headers for url in urls if urlsplit(url)[:2] == origin}
 
 
 def jobs_need_signing(target: Target, workload: WorkloadSpec) -> bool:

@@ -11,6 +11,8 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 
+import msgspec
+
 from include.catalog.specs import JsonObject
 from include.loadtest.prometheus import Sample, parse
 
@@ -28,15 +30,29 @@ REQUEST_COUNTERS = (
 PREFIXES = ("vllm:", "sglang:", "tgi_", "llamacpp:", "model_", "DCGM_", "lmcache:")
 
 
+class Reading(msgspec.Struct, frozen=True):
+    """One sample, the round of scraping that it is of, and when (Unix ns) and from where it came."""
+
+    round: int
+    at: int
+    url: str
+    sample: Sample
+
+
 class Scraper:
     """Scrapes pages in a thread of its own between entering and leaving; a page that fails is tried again.
 
     :param urls: pages; none: nothing is done.
+    :param headers: by URL, such as an ``Authorization``.
     :param path: Parquet file of all samples: ``unix_ns, url, name, labels, value``.
     """
 
     def __init__(
-        self, urls: tuple[str, ...], path: Path, headers: dict[str, str] | None = None, ca_file: str | None = None
+        self,
+        urls: tuple[str, ...],
+        path: Path,
+        headers: dict[str, dict[str, str]] | None = None,
+        ca_file: str | None = None,
     ) -> None:
         self._urls = urls
         self._path = path
@@ -44,7 +60,8 @@ class Scraper:
         self._context = ssl.create_default_context(cafile=ca_file) if ca_file else None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self.samples: list[tuple[int, str, Sample]] = []
+        self.readings: list[Reading] = []
+        self._rounds = 0
         self.errors: dict[str, str] = {}
 
     def __enter__(self) -> Scraper:
@@ -79,10 +96,12 @@ class Scraper:
                 self.errors[url] = str(error)
                 continue
             now = time.time_ns()
-            self.samples += [(now, url, sample) for sample in parse(text) if sample.name.startswith(PREFIXES)]
+            kept = (sample for sample in parse(text) if sample.name.startswith(PREFIXES))
+            self.readings += [Reading(self._rounds, now, url, sample) for sample in kept]
+        self._rounds += 1
 
     def _fetch(self, url: str) -> str:
-        request = urllib.request.Request(url, headers=self._headers)  # noqa: S310
+        request = urllib.request.Request(url, headers=self._headers.get(url, {}))  # noqa: S310
         with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self._context) as page:  # noqa: S310
             return bytes(page.read()).decode(errors="replace")
 
@@ -91,11 +110,11 @@ class Scraper:
         import pyarrow.parquet as pq
 
         columns = {
-            "unix_ns": pa.array([at for at, _, _ in self.samples], pa.int64()),
-            "url": pa.array([url for _, url, _ in self.samples], pa.string()),
-            "name": pa.array([sample.name for _, _, sample in self.samples], pa.string()),
-            "labels": pa.array([json.dumps(dict(sample.labels)) for _, _, sample in self.samples], pa.string()),
-            "value": pa.array([sample.value for _, _, sample in self.samples], pa.float64()),
+            "unix_ns": pa.array([reading.at for reading in self.readings], pa.int64()),
+            "url": pa.array([reading.url for reading in self.readings], pa.string()),
+            "name": pa.array([reading.sample.name for reading in self.readings], pa.string()),
+            "labels": pa.array([json.dumps(dict(reading.sample.labels)) for reading in self.readings], pa.string()),
+            "value": pa.array([reading.sample.value for reading in self.readings], pa.float64()),
         }
         with contextlib.suppress(OSError):
             pq.write_table(pa.table(columns), self._path, compression="zstd")
@@ -106,16 +125,16 @@ def server_requests(scraper: Scraper) -> int | None:
     for name in REQUEST_COUNTERS:
         series = _totals(scraper, name)
         if len(series) >= 2:
-            return round(series[-1][1] - series[0][1])
+            return round(series[-1] - series[0])
     return None
 
 
 def series_summary(scraper: Scraper) -> JsonObject:
     """Return, per metric, first, last, mean and maximum over the run, summed over labels; and what failed."""
-    names = sorted({sample.name for _, _, sample in scraper.samples if not sample.name.endswith("_bucket")})
+    names = sorted({r.sample.name for r in scraper.readings if not r.sample.name.endswith("_bucket")})
     found: JsonObject = {}
     for name in names:
-        values = [value for _, value in _totals(scraper, name)]
+        values = _totals(scraper, name)
         found[name] = {
             "first": values[0],
             "last": values[-1],
@@ -125,12 +144,10 @@ def series_summary(scraper: Scraper) -> JsonObject:
     return {"series": found, "errors": dict(scraper.errors)} if found or scraper.errors else {}
 
 
-def _totals(scraper: Scraper, name: str) -> list[tuple[int, float]]:
-    """Sum a metric over its labels and pages, per second of scraping."""
+def _totals(scraper: Scraper, name: str) -> list[float]:
+    """Sum a metric over its labels and pages, for each round of scraping in which it was seen."""
     sums: dict[int, float] = {}
-    for at, url, sample in scraper.samples:
-        if sample.name == name:
-            key = at if len({u for _, u, _ in scraper.samples}) == 1 else at // int(INTERVAL_S * 1e9)
-            sums[key] = sums.get(key, 0.0) + sample.value
-            _ = url
-    return sorted(sums.items())
+    for reading in scraper.readings:
+        if reading.sample.name == name:
+            sums[reading.round] = sums.get(reading.round, 0.0) + reading.sample.value
+    return [sums[number] for number in sorted(sums)]

@@ -314,3 +314,19 @@ def test_command_line(server: ReferenceServer, tmp_path: Path, capsys: pytest.Ca
     assert main(["compare", str(outcome.requests_path), str(outcome.requests_path)]) in (0, 1)
     assert "1.000" in capsys.readouterr().out
     assert main(["report", str(tmp_path / "nothing.parquet")]) == 2
+
+
+def test_credentials_go_to_the_targets_own_pages_only(tmp_path: Path) -> None:
+    from tests.include.loadtest.test_protocols import recorder
+
+    with recorder() as (url, seen), recorder() as (other, elsewhere):
+        pages = (f"{url}/metrics", f"{other}/metrics", "http://127.0.0.1:9/metrics")
+        outcome = runner(url, tmp_path, headers={"Authorization": "Bearer sesame"})(
+            load={"concurrency": 1, "requests": 2}, stream=False, run_args={"metrics_urls": pages}
+        )
+    fetched = [headers for headers, path, _ in seen if path == "/metrics"]
+    assert fetched
+    assert all(headers["Authorization"] == "Bearer sesame" for headers in fetched)
+    assert elsewhere
+    assert not any("uthorization" in name for headers, _, _ in elsewhere for name in headers)
+    assert list(outcome.extension["server_metrics"]["errors"]) == ["http://127.0.0.1:9/metrics"]
