@@ -16,7 +16,7 @@ from include.local.controller.api import ApiError
 from include.local.controller.clock import stamp
 from include.local.controller.resources import Object
 from include.local.faults import Fault
-from include.local.node import images, scripted
+from include.local.node import images, scripted, shim
 from include.local.node.environment import ConfigError
 from include.local.node.kubelet import Kubelet
 from include.local.node.prober import Prober
@@ -260,6 +260,10 @@ class Container:
         await recorder.normal(self._pod(), "Created", f"Created container: {name}", self.field)
         await asyncio.to_thread(process.wait_for_record)
         await recorder.normal(self._pod(), "Started", f"Started container {name}", self.field)
+        if await self._kubelet.fault(Fault.NO_KV_TRANSFER, self._pod()):
+            # The shim appends to the same file, so a line of ours stands among the container's own.
+            with process.log.open("ab") as log:
+                log.write(f"{shim.stamp()} stdout F {scripted.NO_KV_TRANSFER}\n".encode())
         return process
 
     async def _script(self) -> scripted.Script | None:

@@ -196,8 +196,6 @@ class PodWorker:
             model = mounts.get("/opt/ml/model", next(iter(mounts.values())))
             extra["SM_MODEL_DIR"] = str(model)
         extra |= {f"{VARIABLE}{number}": str(port) for number, port in self._ports.items()}
-        if await self._kubelet.fault(Fault.NO_KV_TRANSFER, self.pod):
-            extra["HYPERPOD_LOCAL_LOG_FIRST"] = "Retrieved 0 of 512 tokens from the prefill instance"
         look = self._mounter.look
         given = container_environment(
             self.pod,
