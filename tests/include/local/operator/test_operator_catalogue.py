@@ -192,7 +192,7 @@ def test_autoscaling_and_cache_are_rendered(stack: Stack) -> None:
         "kvCacheSpec": {
             "enableL1Cache": True,
             "enableL2Cache": True,
-            "l2CacheSpec": {"l2CacheBackend": "tieredstorage"},
+            "l2CacheSpec": level2,
         },
     }
     stack.send("POST", CONFIGS, endpoint("scaling", sagemaker=False, **spec))
