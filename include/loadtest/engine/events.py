@@ -31,8 +31,8 @@ class ServerSentEvents:
         """Return the data of the events that ``chunk`` completes."""
         if chunk[-2:] == b"\n\n" and not self._tail and not self._general:
             lines = chunk.splitlines()
-            if len(lines) == 2 and lines[0][:6] == b"data: " and not lines[1]:
-                return [lines[0][6:]]  # by far the most common: one whole event of one line
+            if len(lines) == 2 and lines[0][:6] == b"data: " and lines[0][6:] and not lines[1]:
+                return [lines[0][6:]]  # by far the most common: one whole event of one line; empty data is no event
         if self._general or b"\r" in chunk:
             return self._feed_lines(chunk)
         events = (self._tail + chunk if self._tail else chunk).split(b"\n\n")

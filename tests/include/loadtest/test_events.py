@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from include.loadtest.engine import wire
@@ -60,6 +60,7 @@ def reference_sse(data: bytes) -> list[bytes]:
 
 
 @given(LINES, st.sampled_from([b"\n", b"\r\n", b"\r"]), CUTS)
+@example([b"data: ", b""], b"\n", [])
 @settings(max_examples=300, deadline=None)
 def test_sse_follows_the_standard_for_every_split(lines: list[bytes], ending: bytes, cuts: list[int]) -> None:
     data = ending.join(lines) + ending
