@@ -17,6 +17,29 @@ def default_results_uri() -> str:
     return os.environ.get("HYPERPOD_RESULTS_URI", "var/results")
 
 
+ENDED_STATES = frozenset({"success", "failed"})
+
+
+def run_has_ended(ti: Any, dag_id: str, run_id: str) -> bool:
+    """True only for a run that is known to have ended, or that Airflow does not know at all.
+
+    Deleting rests on this answer, so everything else is "no": a state that a newer Airflow adds keeps its endpoint.
+
+    :param ti: the running task instance; asks Airflow's execution API.
+    :raises AirflowRuntimeError: when Airflow cannot say.
+    """
+    from airflow.sdk.exceptions import AirflowRuntimeError
+
+    try:
+        state = ti.get_dagrun_state(dag_id, run_id)
+    except AirflowRuntimeError as error:
+        if (error.error.detail or {}).get("status_code") == 404:
+            return True
+        raise
+    # The SDK's enum prints as "DagRunState.RUNNING"; only its value is the state.
+    return getattr(state, "value", state) in ENDED_STATES
+
+
 def request_of(given: Any, context: Context) -> ReleaseRequest:
     """Return the request: ``given`` (a nightly cell), else the params with the asset event's extra on top.
 

@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from include.local.demo import VAR, Stack, run_folder
-from include.local.progress import Story
+from include.local.demo import VAR, Stack
 from include.local.summary import read_run
+from tests.e2e.running import run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.xdist_group("e2e")]
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with Stack(tmp_path_factory.mktemp("airflow"), Story(time.monotonic())) as running:
-        yield running
-
-
-def run(stack: Stack, dag_id: str, conf: dict[str, Any]) -> tuple[str, Path]:
-    stack.api.wait_for_dag(dag_id)
-    run_id = stack.api.trigger(dag_id, conf)
-    return stack.follow(dag_id, run_id, timeout=420), run_folder(dag_id, run_id)
 
 
 def test_a_release_is_staged_measured_recorded_and_torn_down(stack: Stack) -> None:

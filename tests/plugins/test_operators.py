@@ -116,3 +116,43 @@ def test_only_what_can_get_better_is_retried(error: PipelineError, retryable: bo
     assert error.retryable is retryable
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.failure_class) == (str(error), error.failure_class)
+
+
+class Known:
+    """Answers as the execution API does, with the SDK's own types."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def get_dagrun_state(self, dag_id: str, run_id: str) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def api_error(status: int) -> Exception:
+    from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+    from airflow.sdk.execution_time.comms import ErrorResponse
+
+    detail = {"status_code": status, "message": "run manual__404 not found"}
+    return AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail=detail))
+
+
+def test_only_a_run_that_is_known_to_be_over_frees_its_endpoint() -> None:
+    from airflow.sdk.api.datamodels._generated import DagRunState
+
+    from hyperpod.run import run_has_ended
+
+    over = {state.value for state in DagRunState if run_has_ended(Known(state), "d", "r")}
+    assert over == {"success", "failed"}
+    assert not run_has_ended(Known("a state of a later Airflow"), "d", "r")
+    assert run_has_ended(Known(api_error(404)), "d", "r")
+
+
+def test_an_api_that_cannot_say_frees_nothing() -> None:
+    from airflow.sdk.exceptions import AirflowRuntimeError
+
+    from hyperpod.run import run_has_ended
+
+    with pytest.raises(AirflowRuntimeError):
+        run_has_ended(Known(api_error(500)), "d", "r")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
+from hyperpod.run import run_has_ended
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -39,7 +41,7 @@ class ReapEndpointsOperator(BaseOperator):
         ti: Any = context["ti"]
 
         def run_is_over(dag_id: str, run_id: str) -> bool:
-            return self._state(ti, dag_id, run_id) not in ("queued", "running")
+            return run_has_ended(ti, dag_id, run_id)
 
         reports = reap(cluster, hook.clients(), intents, run_is_over=run_is_over)
         for report in reports:
@@ -50,11 +52,3 @@ class ReapEndpointsOperator(BaseOperator):
         if not reports:
             self.log.info("nothing to reap on %s", self.cluster)
         return [report.model_dump(mode="json") for report in reports]
-
-    def _state(self, ti: Any, dag_id: str, run_id: str) -> str:
-        try:
-            return str(ti.get_dagrun_state(dag_id, run_id))
-        except Exception as error:
-            if "404" in str(error) or "not_found" in str(error).lower() or "not found" in str(error).lower():
-                return "gone"
-            raise
