@@ -68,7 +68,6 @@ class ReleasePlan(Spec):
     hourly_price: Decimal = Decimal(0)
     price_id: str = ""
     forecast_usd: Decimal = Decimal(0)
-    engine_options: JsonObject = Field(default_factory=dict)
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -87,7 +87,7 @@ def _keep_running() -> int:
         stack.api.call("PATCH", "/dags/release_model", {"is_paused": False})
         stack.api.call("PATCH", "/dags/reap_endpoints", {"is_paused": False})
         url = stack.airflow.url
-        story.say(f"Airflow {url}   Benchmarks {url}/plugin/benchmarks   (no login on this machine)")
+        story.say(f"Airflow {url}   (no login on this machine)   results and reports: {VAR / 'results'}")
         story.say(f"release a model: {url}/dags/release_model   Ctrl-C stops everything")
         while True:
             for name in stack.airflow.restart_dead():
@@ -123,10 +123,7 @@ class Stack:
         database = threading.Thread(target=self.airflow.prepare, daemon=True)
         database.start()
         self.hyperpod.up(say=self.story.say)
-        self.airflow.environment = {
-            **self.hyperpod.environment(),
-            "HYPERPOD_RESULTS_ROOT": str(VAR / "results"),
-        }
+        self.airflow.environment = self.hyperpod.environment()
         database.join()
         self.airflow.start()
         seconds = self.airflow.wait_healthy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from array import array
 from time import monotonic_ns
 
@@ -17,7 +18,7 @@ LATE_ARRIVALS_NS = 10_000_000
 _CONNECT_FAILURES = frozenset({"connect", "connect_timeout", "tls"})
 
 
-class Loop:
+class Loop(ABC):
     """What both kinds share: when to stop, follow-up turns, the end."""
 
     def __init__(self, dispatcher: Dispatcher, source: Source, recorder: Recorder, timers: Timers) -> None:
@@ -31,9 +32,9 @@ class Loop:
         self.issued = 0
         self.done = asyncio.Event()
 
+    @abstractmethod
     def start(self, t0: int) -> None:
         """Schedule what begins the load at ``t0`` (monotonic ns)."""
-        raise NotImplementedError
 
     def stop(self, reason: str) -> None:
         """Issue nothing more; what is in flight is awaited."""
@@ -50,11 +51,13 @@ class Loop:
             self.stop("error_rate")
         self._check()
 
+    @abstractmethod
     def _next_of(self, exchange: Exchange) -> None:
-        raise NotImplementedError
+        """Let the finished request's user go on."""
 
+    @abstractmethod
     def _exhausted(self) -> bool:
-        raise NotImplementedError
+        """True when the bounds leave nothing more to issue."""
 
     def _check(self) -> None:
         """Done when nothing is under way and nothing more will be issued."""

@@ -110,11 +110,6 @@ def _known(value: int | None) -> int:
     return -1 if value is None else int(value)
 
 
-def load_fields(load: LoadSpec) -> dict[str, Any]:
-    """Return the load level as records keep it."""
-    return load.model_dump(mode="json")
-
-
 def only_prompt(workload: WorkloadSpec, tool: str) -> PromptSpec:
     """Return the workload's prompt kind; the tools are driven with one synthetic kind.
 

@@ -7,19 +7,12 @@ from decimal import Decimal
 
 from include.local.controller.resources import Object
 
-SUFFIXES = {
-    "m": Decimal("0.001"), "Ki": Decimal(2**10), "Mi": Decimal(2**20), "Gi": Decimal(2**30), "Ti": Decimal(2**40),
-    "k": Decimal(1000), "M": Decimal(10**6), "G": Decimal(10**9), "T": Decimal(10**12),
-}  # fmt: skip
-
 
 def quantity(text: object) -> Decimal:
     """Return the value of a Kubernetes quantity: ``500m`` is 0.5, ``1Gi`` is 1073741824."""
-    written = str(text)
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        if written.endswith(suffix):
-            return Decimal(written.removesuffix(suffix)) * SUFFIXES[suffix]
-    return Decimal(written)
+    from kubernetes.utils.quantity import parse_quantity
+
+    return Decimal(parse_quantity(text))
 
 
 def requests_of(pod: Object) -> dict[str, Decimal]:

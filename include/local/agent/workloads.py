@@ -8,7 +8,7 @@ from include.canonical import digest
 from include.local.agent.endpoints import EndpointsController
 from include.local.agent.jobs import Jobs
 from include.local.agent.nodes import ensure
-from include.local.agent.pods_of import collect_strays, from_template, is_ready, owned, phase_of
+from include.local.agent.pods_of import collect_strays, from_template, is_ready, phase_of
 from include.local.controller.api import Api
 from include.local.controller.clock import stamp
 from include.local.controller.informer import Informer
@@ -105,10 +105,6 @@ class Workloads:
         if self._informers["namespaces"].get(*key) is not None:
             await ensure(self._api, SERVICE_ACCOUNTS, {"metadata": {"name": "default", "namespace": key[1]}})
         return None
-
-    def pods_of(self, owner: Object) -> list[Object]:
-        """The owner's pods as last seen, oldest first."""
-        return owned(self._informers["pods"], owner)
 
 
 def _controlled(pod: Object, uid: str) -> bool:

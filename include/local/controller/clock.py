@@ -15,11 +15,6 @@ def stamp(moment: dt.datetime | None = None) -> str:
     return (moment or utcnow()).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def micro_stamp(moment: dt.datetime | None = None) -> str:
-    """RFC 3339 with microseconds, as ``metav1.MicroTime``."""
-    return (moment or utcnow()).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def parse(text: str) -> dt.datetime:
     """Read either form."""
     return dt.datetime.fromisoformat(text.replace("Z", "+00:00"))
