@@ -9,7 +9,7 @@ UV := $(BIN)/uv
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo up down status test lint types lock clean
+.PHONY: help setup demo up down status test bench lint types lock clean
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -44,6 +44,9 @@ types: $(STAMP)  ## mypy --strict on include/ and plugins/
 
 test: lint types  ## Everything: lint, types, unit, integration, end-to-end, browser
 	@$(BIN)/pytest
+
+bench: $(STAMP)  ## Ours beside its peers in the same run (AREA=loadtest for one area); writes var/bench/*.json
+	@$(BIN)/python -m bench $(AREA)
 
 lock: $(STAMP)  ## Resolve requirements*.txt into the lock files
 	@$(UV) pip compile -q --generate-hashes --universal --python-version 3.11 requirements.txt -o requirements.lock

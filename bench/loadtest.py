@@ -11,9 +11,7 @@ generator process; turning its spool into Parquet afterwards is a row of its own
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import resource
 import shutil
 import signal
@@ -29,12 +27,12 @@ from typing import Any
 import numpy as np
 import psutil
 
+from bench import common
 from bench import loadtest_clients as clients
 from include.loadtest.reference.process import ReferenceServer
 from include.loadtest.reference.script import Script
 from include.objects import PROJECT_ROOT
 
-OUT = PROJECT_ROOT / "var" / "bench" / "loadtest.json"
 COST = Script(ttft_ms=10, itl_ms=2)
 COST_STREAMS, SHORT, MANY, LONG = 64, 500, 2500, 256
 TIMEOUT_S = 240
@@ -352,20 +350,8 @@ def main(arguments: list[str] | None = None) -> int:
     bench = Bench(tools, options.reps, [int(n) for n in options.streams.split(",")])
     with tempfile.TemporaryDirectory() as folder:
         bench.run_all(make_certificate(Path(folder)))
-    for name, reason in left_out.items():
-        print(f"  left out: {name}: {reason}")
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    machine = {
-        "cores": os.cpu_count(),
-        "cpu": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        "load_average": os.getloadavg(),
-        "priority": PRIORITY if os.geteuid() == 0 else 0,
-    }
-    OUT.write_text(
-        json.dumps({"area": "loadtest", "machine": machine, "rows": bench.rows, "left_out": left_out}, indent=1)
-    )
-    print(f"{OUT.relative_to(PROJECT_ROOT)}: {len(bench.rows)} rows")
+    place = common.write("loadtest", bench.rows, left_out, priority=PRIORITY if os.geteuid() == 0 else 0)
+    print(f"{place.relative_to(PROJECT_ROOT)}: {len(bench.rows)} rows")
     return 0
 
 

@@ -67,7 +67,8 @@ def teardown(
     if live is not None and _held_until(live) is not None:
         return _kept(ref, live)
     recorded = _recorded(ref, live, clients)
-    seen: dict[tuple[str, str, str], Remnant] = {}
+    # Looked at before anything is deleted: what goes faster than the first poll existed too.
+    seen = {_key(item): item for item in remnants(ref, clients, recorded)}
     _delete(ref, live, clients)
     left = _wait(ref, clients, recorded, seen, started + patience_s, say)
     seconds = round(time.monotonic() - started, 3)
@@ -154,6 +155,10 @@ def _delete(ref: EndpointRef, live: dict[str, Any] | None, clients: Clients) -> 
             clients.api.delete(resource, name, namespace, uid=item["metadata"]["uid"])
 
 
+def _key(item: Remnant) -> tuple[str, str, str]:
+    return item.plane, item.kind, item.name
+
+
 def _wait(
     ref: EndpointRef,
     clients: Clients,
@@ -167,7 +172,7 @@ def _wait(
     while True:
         left = list(remnants(ref, clients, recorded))
         for item in left:
-            seen.setdefault((item.plane, item.kind, item.name), item)
+            seen.setdefault(_key(item), item)
         if not left or time.monotonic() > deadline:
             return left
         if all(item.plane == "sagemaker" for item in left) and ref.sagemaker_endpoint:

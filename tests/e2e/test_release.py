@@ -23,7 +23,7 @@ def test_a_release_is_staged_measured_recorded_and_torn_down(stack: Stack) -> No
     assert len(record.results) == 3
     assert record.model["manifest_digest"].startswith("sha256:")
     assert teardown["absent"] is True
-    assert {item["plane"] for item in teardown["objects"]} == {"kubernetes", "sagemaker"}
+    assert {item["plane"] for item in teardown["objects"]} == {"kubernetes", "sagemaker", "aws"}
     assert stack.leftovers() == []
     html = (folder / "report.html").read_text()
     assert "smoke" in html
