@@ -9,7 +9,7 @@ UV := $(BIN)/uv
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo up down status test bench lint types lock clean
+.PHONY: help setup demo up down status test bench chaos lint types lock clean
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -47,6 +47,9 @@ test: lint types  ## Everything: lint, types, unit, integration, end-to-end, bro
 
 bench: $(STAMP)  ## Ours beside its peers in the same run (AREA=loadtest for one area); writes var/bench/*.json
 	@$(BIN)/python -m bench $(AREA)
+
+chaos: $(STAMP)  ## The fault matrix: kill and refuse at every step, count what leaks (SEED=7 N=60); writes var/chaos.json
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(N),--n $(N))
 
 lock: $(STAMP)  ## Resolve requirements*.txt into the lock files
 	@$(UV) pip compile -q --generate-hashes --universal --python-version 3.11 requirements.txt -o requirements.lock

@@ -13,14 +13,13 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task_group
 
-from hyperpod.defaults import DEFAULT_ARGS, START
+from hyperpod.defaults import DEFAULT_ARGS
 from hyperpod.operators.night import PlanNightOperator
 from hyperpod.task_groups.release import release_stages
 
 
 @dag(
     schedule="0 2 * * *",
-    start_date=START,
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,

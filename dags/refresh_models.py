@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from airflow.sdk import Param, dag
 
-from hyperpod.defaults import DEFAULT_ARGS, START
+from hyperpod.defaults import DEFAULT_ARGS
 from hyperpod.operators.refresh import FindCandidateOperator
 from hyperpod.task_groups.release import STAGING_POOL
 
 
 @dag(
     schedule="@hourly",
-    start_date=START,
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,

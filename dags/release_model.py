@@ -23,7 +23,7 @@ from __future__ import annotations
 from airflow.sdk import Param, dag
 
 from hyperpod.assets import CANDIDATES
-from hyperpod.defaults import DEFAULT_ARGS, START
+from hyperpod.defaults import DEFAULT_ARGS
 from hyperpod.task_groups.release import release_stages
 
 
@@ -62,7 +62,6 @@ PARAMS = {
 
 @dag(
     schedule=[CANDIDATES],
-    start_date=START,
     catchup=False,
     max_active_runs=4,
     default_args=DEFAULT_ARGS,

@@ -15,11 +15,13 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from include.catalog.plan import RunIdentity
 from include.local.airflow import AirflowApi, LocalAirflow
+from include.local.faultcontrol import FaultControl
 from include.local.processes import end_recorded
 from include.local.progress import Story
 from include.local.summary import read_run, render, summarise
@@ -96,12 +98,17 @@ def _keep_running() -> int:
 
 
 class Stack:
-    """The local HyperPod and Airflow together, as a context manager."""
+    """The local HyperPod and Airflow together, as a context manager.
 
-    def __init__(self, home: Path, story: Story) -> None:
+    :param home: AIRFLOW_HOME.
+    :param settings: environment variables of Airflow, over those of :mod:`include.local.airflow`.
+    """
+
+    def __init__(self, home: Path, story: Story, settings: Mapping[str, str] | None = None) -> None:
         self.story = story
+        self.settings = dict(settings or {})
         self.hyperpod = LocalHyperPod(VAR / "local")
-        self.airflow = LocalAirflow(home, {})
+        self.airflow = LocalAirflow(home, self.settings)
         self.api = AirflowApi(self.airflow.url)
 
     def __enter__(self) -> Stack:
@@ -123,13 +130,22 @@ class Stack:
         database = threading.Thread(target=self.airflow.prepare, daemon=True)
         database.start()
         self.hyperpod.up(say=self.story.say)
-        self.airflow.environment = self.hyperpod.environment()
+        self.airflow.environment = {**self.hyperpod.environment(), **self.settings}
         database.join()
         self.airflow.start()
         seconds = self.airflow.wait_healthy()
         self.story.say(f"Airflow healthy after {seconds:.0f} s at {self.airflow.url}")
         self.api.login()
         self.api.wait_for_dag("release_model")
+        self._reap_left_over()
+
+    def _reap_left_over(self) -> None:
+        left = self.hyperpod.endpoints()
+        if not left:
+            return
+        self.story.say(f"a killed session left {len(left)} endpoint objects; the reaper takes those whose run is over")
+        self.api.wait_for_dag("reap_endpoints")
+        self.follow("reap_endpoints", self.api.trigger("reap_endpoints", {}), timeout=300)
 
     def follow(self, dag_id: str, run_id: str, timeout: float) -> str:
         """Tell the run's story until it ends; return its final state.
@@ -147,6 +163,11 @@ class Stack:
                 return state
             time.sleep(0.5)
         raise TimeoutError(f"{dag_id} {run_id} did not end in {timeout:.0f} s; {self.story.waiting_for()}")
+
+    @property
+    def faults(self) -> FaultControl:
+        """The scripted faults of the local HyperPod."""
+        return FaultControl(self.hyperpod.layout)
 
     def leftovers(self) -> list[str]:
         """Endpoints of ours that still exist on the Kubernetes or the SageMaker plane."""

@@ -50,7 +50,7 @@ class Story:
         """Return one line: which tasks are under way, since when, and what each waits for."""
         now = time.monotonic()
         under_way = [
-            f"{name} ({now - self.begun.get(name, now):.0f} s): {WHAT_FOR.get(name.split('.')[-1], 'its work')}"
+            f"{name} ({now - self.begun.get(name, now):.0f} s): {_what_for(name)}"
             for name, state in self.states.items()
             if state in WAITING
         ]
@@ -59,12 +59,16 @@ class Story:
     def _changed(self, name: str, state: str, instance: Mapping[str, Any]) -> None:
         if state in WAITING:
             self.begun.setdefault(name, time.monotonic())
-            self.say(f"{name:<18} {state}: waits for {WHAT_FOR.get(name.split('.')[-1], 'its work')}")
+            self.say(f"{name:<18} {state}: waits for {_what_for(name)}")
             return
         seconds = instance.get("duration")
         took = f" after {float(seconds):.1f} s" if seconds else ""
         tries = f", try {instance['try_number']}" if int(instance.get("try_number") or 0) > 1 else ""
         self.say(f"{name:<18} {state}{took}{tries}")
+
+
+def _what_for(name: str) -> str:
+    return WHAT_FOR.get(name.partition("[")[0], "its work")
 
 
 def _name(instance: Mapping[str, Any]) -> str:

@@ -13,4 +13,6 @@ DEFAULT_ARGS: dict[str, Any] = {
     "max_retry_delay": dt.timedelta(minutes=2),
     "execution_timeout": dt.timedelta(hours=1),
 }
+# Only for Dags that may run the moment they are unpaused. Without a start date, Airflow waits for the next tick of the
+# schedule: whoever unpauses the nightly benchmark at noon must not start a night then.
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)

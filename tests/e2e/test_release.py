@@ -30,15 +30,37 @@ def test_a_release_is_staged_measured_recorded_and_torn_down(stack: Stack) -> No
     assert "<script" not in html
 
 
-def test_one_broken_cell_neither_stops_nor_hides_the_others(stack: Stack) -> None:
-    conf = {"models": ["smollm2-135m", "no-such-model"], "workloads": ["smoke"], "cluster": "local"}
-    state, folder = run(stack, "nightly_benchmark", conf)
-    good, teardown = read_run(folder / "smollm2-135m--smoke--local")
-    bad, _ = read_run(folder / "no-such-model--smoke--local")
+def test_one_broken_cell_of_four_neither_stops_nor_hides_the_others(stack: Stack) -> None:
+    fault = stack.faults.add_cluster("image-pull", "smollm2-135m-long-*", {"message": "manifest unknown"}, times=1)
+    try:
+        state, folder = run(stack, "nightly_benchmark", {})
+    finally:
+        stack.faults.clear(fault.id)
+    ends = {cell.name: read_run(cell) for cell in folder.iterdir() if (cell / "record.json").exists()}
+    assert set(ends) == {
+        f"{model}--{workload}--local"
+        for model in ("smollm2-135m", "smollm2-135m-long")
+        for workload in ("smoke", "smoke-prefix")
+    }
+    good = {cell: record for cell, (record, _) in ends.items() if record.state == "success"}
+    (broken,) = (record for record, _ in ends.values() if record.state == "failed")
+    assert len(good) == 3
+    assert all(record.results for record in good.values())
     assert state == "failed"
-    assert (good.state, teardown["absent"], len(good.results)) == ("success", True, 3)
-    assert (bad.state, bad.failed_stage, bad.reason) == ("failed", "plan", "UnknownModel")
+    assert broken.model["name"] == "smollm2-135m-long"
+    assert broken.failed_stage == "wait_until_ready"
+    assert broken.reason in ("ErrImagePull", "ImagePullBackOff")
+    assert "manifest unknown" in broken.message
+    assert not broken.results
+    assert all(teardown["absent"] for _, teardown in ends.values())
     assert stack.leftovers() == []
+
+
+def test_a_cell_of_an_unknown_model_is_recorded_with_its_reason(stack: Stack) -> None:
+    conf = {"models": ["no-such-model"], "workloads": ["smoke"], "cluster": "local"}
+    state, folder = run(stack, "nightly_benchmark", conf)
+    bad, _ = read_run(folder / "no-such-model--smoke--local")
+    assert (state, bad.state, bad.failed_stage, bad.reason) == ("failed", "failed", "plan", "UnknownModel")
 
 
 def test_a_flipped_byte_stops_the_release_at_staging_and_is_named(stack: Stack) -> None:
