@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from include.catalog.specs import JsonObject, Spec
+from include.errors import NEVER_RETRIED, FailureClass, PipelineError
 
 
 class EndpointRef(Spec):
@@ -51,13 +52,17 @@ class ColdStart(Spec):
 
 
 class Check(Spec):
-    """One check of preflight or validation."""
+    """One check of preflight or validation.
+
+    :param failure_class: of a failed check: whether it may pass when it is made again.
+    """
 
     name: str
     verdict: Literal["pass", "fail", "skip"]
     expected: str = ""
     observed: str = ""
     fix: str = ""
+    failure_class: FailureClass = FailureClass.CONFIGURATION
 
 
 class ValidationReport(Spec):
@@ -70,6 +75,22 @@ class ValidationReport(Spec):
     def ok(self) -> bool:
         """True when no check failed."""
         return all(check.verdict != "fail" for check in self.checks)
+
+    def error(self, reason: str) -> PipelineError | None:
+        """Return an error with every failed check, retried only when each of them may pass by itself."""
+        failures = self.failures
+        if not failures:
+            return None
+        lines = tuple(f"{c.name}: expected {c.expected}, observed {c.observed}. {c.fix}" for c in failures)
+        lasting = [check for check in failures if check.failure_class in NEVER_RETRIED]
+        first = (lasting or failures)[0]
+        return PipelineError(
+            reason,
+            f"{len(failures)} of {len(self.checks)} checks failed: " + "; ".join(lines),
+            fix=first.fix,
+            failure_class=first.failure_class,
+            evidence=lines,
+        )
 
     @property
     def failures(self) -> tuple[Check, ...]:

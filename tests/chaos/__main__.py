@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         until = started + 60 * given.minutes
         report = {"seed": given.seed, **_ours(stack, bait, planned, until)}
         if given.control:
-            report["control"] = _control(stack, bait, planned[:], given.control, home, until)
+            report["control"] = _control(stack, bait, planned, given.control, home, until)
+        bait.remove(stack)
     report["seconds"] = round(time.monotonic() - started)
     (VAR / "chaos.json").write_text(json.dumps(report, indent=1))
     print(_text(report))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+import urllib.error
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +18,9 @@ from tests.include.local.stack import endpoint
 # Kubernetes' own diary, and what stands for the faults themselves.
 NOT_COUNTED = ("Event", "ConfigMap hyperpod-inference-system/hyperpod-local-faults")
 IEC = f"apis/{names.API_VERSION}/namespaces/default/inferenceendpointconfigs"
+LEASES = "apis/coordination.k8s.io/v1/namespaces/default/leases"
 BUCKET = "hyperpod-models"
+FOREIGN, PROTECTED = "smollm2-135m-20261101-foreign", "smollm2-135m-20261101-protected"
 
 
 def aws(stack: Stack, service: str) -> Any:
@@ -89,24 +94,42 @@ class Bait:
 
     @classmethod
     def lay(cls, stack: Stack) -> Bait:
-        """Make them; return their UIDs."""
-        api, sagemaker, s3 = kube(stack), aws(stack, "sagemaker"), aws(stack, "s3")
+        """Make them, anew if a killed session left some."""
+        bait = cls({})
+        bait.remove(stack)
+        api = kube(stack)
         past = {names.EXPIRES_AT: "2026-01-01T00:00:00Z"}
         ours = {names.MANAGED_BY: names.MANAGER, names.OWNER: "somebody-elses-run"}
-        for name, labels, notes in (
-            ("smollm2-135m-foreign", {}, past),
-            ("smollm2-135m-protected", ours, {**past, names.PROTECTED: "true"}),
-        ):
-            bait = endpoint(name, sagemaker=name.endswith("foreign"))
-            bait["metadata"] |= {"labels": labels, "annotations": notes}
-            api.call("POST", IEC, bait)
-        lease = {"metadata": {"name": "smollm2-135m-foreign-lease"}, "spec": {"holderIdentity": "somebody-else"}}
-        api.call("POST", "apis/coordination.k8s.io/v1/namespaces/default/leases", lease)
+        notes = {FOREIGN: ({}, past), PROTECTED: (ours, {**past, names.PROTECTED: "true"})}
+        for name, (labels, marks) in notes.items():
+            item = endpoint(name, sagemaker=name == FOREIGN)
+            item["metadata"] |= {"labels": labels, "annotations": marks}
+            api.call("POST", IEC, item)
+        lease = {"metadata": {"name": FOREIGN}, "spec": {"holderIdentity": "somebody-else"}}
+        api.call("POST", LEASES, lease)
         role = "arn:aws:iam::123456789012:role/somebody-else"
-        sagemaker.create_model(ModelName="smollm2-135m-20261101-foreign", ExecutionRoleArn=role)
-        s3.create_bucket(Bucket=BUCKET)
-        s3.create_multipart_upload(Bucket=BUCKET, Key="somebody-else/upload.bin")
-        return cls({})
+        aws(stack, "sagemaker").create_model(ModelName=FOREIGN, ExecutionRoleArn=role)
+        aws(stack, "s3").create_multipart_upload(Bucket=BUCKET, Key=f"{FOREIGN}/upload.bin")
+        return bait
+
+    def remove(self, stack: Stack) -> None:
+        """Delete the baits: the local cluster outlives the campaign."""
+        from botocore.exceptions import ClientError
+
+        api, s3 = kube(stack), aws(stack, "s3")
+        for path in (f"{IEC}/{FOREIGN}", f"{IEC}/{PROTECTED}", f"{LEASES}/{FOREIGN}"):
+            with contextlib.suppress(urllib.error.HTTPError):
+                api.call("DELETE", path)
+        with contextlib.suppress(ClientError):
+            aws(stack, "sagemaker").delete_model(ModelName=FOREIGN)
+        for upload in s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", ()):
+            if upload["Key"].startswith(FOREIGN):
+                s3.abort_multipart_upload(Bucket=BUCKET, Key=upload["Key"], UploadId=upload["UploadId"])
+        deadline = time.monotonic() + 30
+        while any(item["metadata"]["name"] in (FOREIGN, PROTECTED) for item in api.call("GET", IEC)["items"]):
+            if time.monotonic() > deadline:
+                raise TimeoutError("the baits of the last campaign do not go")
+            time.sleep(0.2)
 
     def settle(self, stack: Stack) -> None:
         """Remember everything that exists by now as somebody else's."""
@@ -120,4 +143,4 @@ class Bait:
     def leaked(self, now: dict[str, str]) -> list[str]:
         """Return what exists that did not exist before, without what belongs to the baits."""
         new = [what for what in now if what not in self.uids]
-        return sorted(what for what in new if "-foreign" not in what and "-protected" not in what)
+        return sorted(what for what in new if FOREIGN not in what and PROTECTED not in what)

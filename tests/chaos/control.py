@@ -27,6 +27,7 @@ STEP_OF_TASK = {
     "load": "benchmarking",
     "delete_endpoint": "deleting",
 }
+ORDER = ("staging", *STEP_OF_TASK.values())
 
 
 def dags_folder(place: Path) -> Path:
@@ -67,6 +68,6 @@ class ControlCampaign(Campaign):
 
     def attacked(self, run_id: str, planned: list[Injection]) -> Attacked:
         """Return the run as this arm follows it."""
-        run = ControlRun(self.dag_id, run_id, planned)
+        run = ControlRun(self.dag_id, run_id, planned, order=ORDER)
         run.stack = self.stack
         return run

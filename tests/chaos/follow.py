@@ -26,6 +26,7 @@ ORDER = ("staging", *STEPS)
 class Attacked:
     """One run and what is planned for it.
 
+    :param order: the steps that a run goes through.
     :param reached: step → when it was first seen (monotonic seconds).
     """
 
@@ -35,6 +36,7 @@ class Attacked:
     started: float = field(default_factory=time.monotonic)
     reached: dict[str, float] = field(default_factory=dict)
     state: str = "running"
+    order: tuple[str, ...] = ORDER
 
     @property
     def folder(self) -> Path:
@@ -63,7 +65,7 @@ class Attacked:
         now = time.monotonic()
         due = []
         for injection in list(self.planned):
-            step = injection.point.step if injection.is_kill else ORDER[ORDER.index(injection.point.step) - 1]
+            step = injection.point.step if injection.is_kill else self.order[self.order.index(injection.point.step) - 1]
             begun = self.reached.get(step)
             if begun is not None and now - begun >= (injection.delay_s if injection.is_kill else 0):
                 due.append(injection)

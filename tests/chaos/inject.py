@@ -17,6 +17,8 @@ from tests.chaos.matrix import Injection
 
 HITS = 3
 PATIENCE_S = 20
+# The operator deletes its objects and forgets SageMaker's, which bill on.
+ORPHANS = "operator-orphans"
 ENDPOINTS = {"resource": "inferenceendpointconfigs"}
 # The real API server's answers; each hits the next calls about endpoints, whoever makes them.
 KUBE_RULES: dict[str, dict[str, Any]] = {
@@ -96,6 +98,8 @@ def arm(stack: Stack, injection: Injection) -> Armed:
             {"kind": AWS_KINDS[target], "service": "sagemaker", "times": HITS, "seconds": PATIENCE_S}
         )
         return Armed(injection, stack.faults.add_api(fault).id)
+    if target == ORPHANS:
+        return Armed(injection, stack.faults.add_cluster("orphan-on-delete", "*", {}, times=1).id)
     listed = kube(stack).call("POST", "_local/faults", {"times": HITS, **KUBE_RULES[target]})
     return Armed(injection, listed["faults"][-1]["id"])
 
@@ -105,6 +109,8 @@ def has_hit(stack: Stack, armed: Armed) -> bool:
     if armed.injection.point.target in AWS_KINDS:
         left = {rule["id"]: rule["times"] for rule in stack.faults.api()}
         return bool(left.get(armed.rule, 0) < HITS)
+    if armed.injection.point.target == ORPHANS:
+        return any(rule.id == armed.rule and rule.used for rule in stack.faults.cluster())
     return any(
         rule["id"] == armed.rule and rule["fired"] for rule in kube(stack).call("GET", "_local/faults")["faults"]
     )
@@ -113,4 +119,4 @@ def has_hit(stack: Stack, armed: Armed) -> bool:
 def disarm(stack: Stack) -> None:
     """Let every API answer again."""
     kube(stack).call("DELETE", "_local/faults")
-    stack.faults.clear_api()
+    stack.faults.clear()

@@ -13,7 +13,7 @@ REFUSALS = (
     ("kube-expired-watch", "waiting"), ("kube-timeout", "waiting"), ("kube-reset", "deleting"),
     ("kube-expired-credentials", "deleting"), ("kube-lost-answer", "deleting"), ("aws-timeout", "waiting"),
     ("aws-throttle", "waiting"), ("aws-500", "deleting"), ("aws-reset", "deleting"), ("aws-lost-answer", "deleting"),
-    ("aws-expired-token", "deleting"),
+    ("aws-expired-token", "deleting"), ("operator-orphans", "deleting"),
 )  # fmt: skip
 LONGEST_DELAY_S = 1.2
 

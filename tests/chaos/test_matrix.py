@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.chaos.census import Bait
+from tests.chaos.census import FOREIGN, Bait
 from tests.chaos.matrix import KILLS, STEPS, matrix, points
 
 
@@ -33,7 +33,7 @@ def test_one_injection_is_refused() -> None:
 
 
 def test_a_leak_and_a_replaced_foreign_object_are_seen_and_moving_pods_are_not() -> None:
-    bait = Bait({"Lease default/theirs": "1", "Pod default/smollm2-135m-foreign-a": "2"})
-    now = {"Lease default/theirs": "9", "Pod default/smollm2-135m-foreign-b": "3", "sagemaker Model ours": "4"}
+    bait = Bait({"Lease default/theirs": "1", "Pod default/theirs-a": "2"})
+    now = {"Lease default/theirs": "9", f"Pod default/{FOREIGN}-b": "3", "sagemaker Model ours": "4"}
     assert bait.harmed(now) == ["Lease default/theirs"]
     assert bait.leaked(now) == ["sagemaker Model ours"]

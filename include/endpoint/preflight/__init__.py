@@ -50,4 +50,4 @@ def _guarded(checker: Checker, plan: ReleasePlan, clients: Clients) -> Iterator[
         if error.reason == "AccessDenied":
             yield Check(name=name, verdict="skip", observed=error.message, fix=error.fix)
         else:
-            yield Check(name=name, verdict="fail", expected="an answer", observed=error.message, fix=error.fix)
+            yield cluster.failed(name, "an answer", error.message, error.fix, error.failure_class)

@@ -21,7 +21,7 @@ from include.endpoint.resources import (
     NODES,
     PODS,
 )
-from include.errors import PipelineError
+from include.errors import FailureClass, PipelineError
 
 API = "Kubernetes API reachable"
 INSTANCE_LABEL = "node.kubernetes.io/instance-type"
@@ -34,9 +34,11 @@ def passed(name: str, observed: str, expected: str = "") -> Check:
     return Check(name=name, verdict="pass", expected=expected, observed=observed)
 
 
-def failed(name: str, expected: str, observed: str, fix: str) -> Check:
+def failed(
+    name: str, expected: str, observed: str, fix: str, failure_class: FailureClass = FailureClass.CONFIGURATION
+) -> Check:
     """Return a failed check."""
-    return Check(name=name, verdict="fail", expected=expected, observed=observed, fix=fix)
+    return Check(name=name, verdict="fail", expected=expected, observed=observed, fix=fix, failure_class=failure_class)
 
 
 def skipped(name: str, why: str) -> Check:
@@ -117,8 +119,12 @@ def operator_alive(plan: ReleasePlan, clients: Clients) -> Iterator[Check]:
         yield passed(name, f"{found.name} {found.version}, {found.available} available")
         return
     fix = f"bring it up in namespace {names.OPERATOR_NAMESPACE}; Kueue or a scale-down may have set it to 0"
-    observed = f"{found.name} has no available replica" if found.found else "no such Deployment"
-    yield failed(name, " or ".join(names.OPERATOR_DEPLOYMENTS), observed, fix)
+    wanted = " or ".join(names.OPERATOR_DEPLOYMENTS)
+    if found.found:
+        # Its pod may just be starting again.
+        yield failed(name, wanted, f"{found.name} has no available replica", fix, FailureClass.TRANSIENT)
+    else:
+        yield failed(name, wanted, "no such Deployment", fix)
 
 
 def drivers_installed(plan: ReleasePlan, clients: Clients) -> Iterator[Check]:

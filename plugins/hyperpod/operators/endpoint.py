@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.configuration import conf
 
 from hyperpod.operators.base import StageOperator
-from hyperpod.operators.prepare import log_checks, raise_failed
+from hyperpod.operators.prepare import log_checks
 from hyperpod.triggers.endpoint import EndpointReadyTrigger
 from include.errors import FailureClass, PipelineError
 
@@ -174,7 +174,8 @@ class ValidateEndpointOperator(StageOperator):
             report = validate(plan, ref, staged_model(self, context), clients, resolve(plan, ref, clients))
             work.data = report.model_dump(mode="json")
             log_checks(self.log, report)
-            raise_failed("ValidationFailed", report)
+            if error := report.error("ValidationFailed"):
+                raise error
             return report.model_dump(mode="json")
 
 

@@ -76,7 +76,8 @@ class PreflightOperator(StageOperator):
             report = preflight(plan, self.hook(plan).clients())
             work.data = report.model_dump(mode="json")
             log_checks(self.log, report)
-            raise_failed("PreflightFailed", report)
+            if error := report.error("PreflightFailed"):
+                raise error
             return report.model_dump(mode="json")
 
 
@@ -117,17 +118,3 @@ def log_checks(log: Any, report: ValidationReport) -> None:
             log.error("%s (expected %s). Fix: %s", said, check.expected, check.fix)
         else:
             log.info("%s", said)
-
-
-def raise_failed(reason: str, report: ValidationReport) -> None:
-    """Raise a configuration error that carries every failed check; nothing when all passed."""
-    failures = report.failures
-    if failures:
-        lines = tuple(f"{c.name}: expected {c.expected}, observed {c.observed}. {c.fix}" for c in failures)
-        first = failures[0]
-        raise ConfigurationError(
-            reason,
-            f"{len(failures)} of {len(report.checks)} checks failed: " + "; ".join(lines),
-            fix=first.fix,
-            evidence=lines,
-        )

@@ -34,7 +34,7 @@ def release_stages(request: Any = None) -> None:
     """
     minutes = _minutes
     plan = PlanOperator(task_id="plan", request=request, execution_timeout=minutes(15))
-    preflight = PreflightOperator(task_id="preflight", request=request, execution_timeout=minutes(5))
+    preflight = PreflightOperator(task_id="preflight", request=request, execution_timeout=minutes(5), retries=3)
     stage = StageModelOperator(
         task_id="stage", request=request, pool=STAGING_POOL, execution_timeout=minutes(240), retries=3
     )

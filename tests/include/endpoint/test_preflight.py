@@ -195,3 +195,22 @@ def test_room_counts_what_runs_already() -> None:
     assert room.fits(Demand(1, {"cpu": room.free["cpu"]})) == 1
     assert str(room.free["cpu"]) == "2.500"
     assert room.fits(demand_of(new_plan(resources={"requests": {"cpu": "500m"}}))) == 2
+
+
+def test_an_operator_that_is_starting_again_is_asked_once_more_and_one_that_is_absent_is_not(
+    furnished: Clients,
+) -> None:
+    planned = new_plan(resources=GPU)
+    set_status(
+        furnished, DEPLOYMENTS, names.OPERATOR_DEPLOYMENTS[1], {"availableReplicas": 0}, names.OPERATOR_NAMESPACE
+    )
+    resting = preflight(planned, furnished).error("PreflightFailed")
+    assert resting is not None
+    assert resting.retryable
+    for name in names.OPERATOR_DEPLOYMENTS:
+        item = furnished.api.get(DEPLOYMENTS, name, names.OPERATOR_NAMESPACE)
+        if item is not None:
+            furnished.api.delete(DEPLOYMENTS, name, names.OPERATOR_NAMESPACE, uid=item["metadata"]["uid"])
+    absent = preflight(planned, furnished).error("PreflightFailed")
+    assert absent is not None
+    assert not absent.retryable
