@@ -11,7 +11,7 @@ import sys
 
 from bench import common
 
-AREAS = ("dags", "loadtest")
+AREAS = ("dags", "loadtest", "results")
 
 
 def main(arguments: list[str]) -> int:
