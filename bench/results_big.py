@@ -128,7 +128,8 @@ def query(tool: str, folder: Path) -> None:
     import pandas as pd
 
     frame = pd.json_normalize([json.loads(path.read_bytes()) for path in folder.glob("store/results/*/*/*.json")])
-    frame = frame[frame["validity.valid"] & (pd.to_datetime(frame["started_at"], format="ISO8601") >= "2026-01-03Z")]
+    started = pd.to_datetime(frame["started_at"], format="ISO8601")
+    frame = frame[frame["validity.valid"] & (started >= pd.Timestamp("2026-01-03", tz="UTC"))]
     frame.groupby(["provenance.model", "workload", "load"]).agg(
         {"statistics.ttft_ms.p50": ["count", "median"], "statistics.output_tokens_per_s": "max"}
     )

@@ -1,0 +1,215 @@
+"""The verdicts of a night: made from the index, kept beside the results, read by the page and the command line."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from include.catalog.specs import Spec
+from include.objects import Objects
+from include.results.decisions import Decisions, read_decisions
+from include.results.index import Index
+from include.results.series import METRICS, Series, load_series, streak
+from include.results.verdict.attribution import changes
+from include.results.verdict.confirm import Decision
+from include.results.verdict.judge import SeriesVerdict, examine, judge
+
+FOLDER = "verdicts/nights"
+CONFIRMATIONS = "verdicts/confirmations"
+
+
+class ChangeOfLevel(Spec):
+    """A change point: the first night at the new level, the relative change and its 95 % interval."""
+
+    night: str
+    effect: float
+    low: float
+    high: float
+
+
+class VerdictRecord(Spec):
+    """One metric of one series in one night; relative changes, 0.05 for 5 %; ``None``: it cannot be told."""
+
+    series: str
+    name: str
+    metric: str
+    night: str
+    outcome: Literal["pass", "fail", "inconclusive"]
+    reason: str
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    q: float = 1.0
+    detectable: float | None = None
+    noise_cv: float | None = None
+    drift: float = 0.0
+    reference_first: str = ""
+    reference_last: str = ""
+    reference_nights: int = 0
+    changes: tuple[ChangeOfLevel, ...] = ()
+    suspects: tuple[str, ...] = ()
+    confirm: bool = False
+    page: bool = False
+    failed_nights_in_a_row: int = 0
+
+
+class Confirmation(Spec):
+    """What the re-run of one suspicion said."""
+
+    series: str
+    metric: str
+    night: str
+    decision: Decision
+    effect: float
+    low: float
+    high: float
+    pairs: int
+    at: dt.datetime
+
+
+class NightVerdicts(Spec):
+    """All verdicts of one night."""
+
+    night: str
+    made_at: dt.datetime
+    verdicts: tuple[VerdictRecord, ...] = ()
+
+    @property
+    def pages(self) -> tuple[VerdictRecord, ...]:
+        """What a person is told."""
+        return tuple(one for one in self.verdicts if one.page)
+
+    @property
+    def to_confirm(self) -> tuple[VerdictRecord, ...]:
+        """What is to be run again first."""
+        return tuple(one for one in self.verdicts if one.confirm)
+
+
+def judge_night(index: Index, night: str = "", *, metrics: Sequence[str] = tuple(METRICS)) -> NightVerdicts:
+    """Judge every series that ran, or should have run, in a night.
+
+    :param night: ``YYYY-MM-DD``; empty: the newest night of the store.
+    """
+    objects = index.store.objects
+    decisions = read_decisions(objects)
+    chosen = night or newest_night(index)
+    every = [one for one in load_series(index, until=chosen) if one.nights[-1:] == [chosen]]
+    return NightVerdicts(
+        night=chosen,
+        made_at=dt.datetime.now(dt.UTC),
+        verdicts=tuple(judge_series(every, decisions, confirmations(objects, chosen), metrics)),
+    )
+
+
+def judge_series(
+    series: Sequence[Series],
+    decisions: Decisions,
+    confirmed: Mapping[str, Decision] | None = None,
+    metrics: Sequence[str] = tuple(METRICS),
+) -> list[VerdictRecord]:
+    """Judge series together: false discoveries are controlled over all of them."""
+    owners, findings = [], []
+    for one in series:
+        for metric in metrics:
+            history = one.history(metric, decisions)
+            if any(value is not None for value in history.values):
+                owners.append((one, metric))
+                findings.append(examine(history))
+    verdicts = judge(findings, confirmed)
+    return [_record(one, metric, made) for (one, metric), made in zip(owners, verdicts, strict=True)]
+
+
+def newest_night(index: Index) -> str:
+    """Return the newest night with a result or a run, empty for an empty store."""
+    (row,) = index.query("SELECT max(night) AS night FROM (SELECT night FROM results UNION ALL SELECT night FROM runs)")
+    return str(row["night"] or "")
+
+
+def keep(objects: Objects, made: NightVerdicts) -> str:
+    """Keep a night's verdicts; return their URI. Judging again after a re-run replaces them."""
+    path = f"{FOLDER}/{made.night}.json"
+    objects.put(path, made.model_dump_json(indent=1).encode())
+    return objects.url(path)
+
+
+def read_night(objects: Objects, night: str = "") -> NightVerdicts | None:
+    """Return the kept verdicts of a night, or of the newest judged one."""
+    path = f"{FOLDER}/{night}.json" if night else max((info.path for info in objects.list(FOLDER)), default="")
+    data = objects.get(path) if path else None
+    return None if data is None else NightVerdicts.model_validate_json(data)
+
+
+def keep_confirmation(objects: Objects, made: Confirmation) -> None:
+    """Keep what a re-run said."""
+    name = f"{CONFIRMATIONS}/{made.night}/{made.series}-{made.metric}.json"
+    objects.put(name, made.model_dump_json(indent=1).encode())
+
+
+def confirmations(objects: Objects, night: str) -> dict[str, Decision]:
+    """Return the outcome of a night's re-runs by series and metric."""
+    found = (
+        Confirmation.model_validate_json(objects.get(i.path) or b"") for i in objects.list(f"{CONFIRMATIONS}/{night}")
+    )
+    return {f"{one.series}/{one.metric}": one.decision for one in found}
+
+
+def suspects(series: Series, since: str) -> tuple[str, ...]:
+    """Return what changed between the last good night before ``since`` and the first bad one."""
+    chosen = {night: row for night, row in series.by_night().items() if series.usable(row)}
+    good = max((night for night in chosen if night < since), default="")
+    bad = min((night for night in chosen if night >= since), default="")
+    if not good or not bad:
+        return ()
+    found = tuple(f"{change} (between {good} and {bad})" for change in changes(chosen[good], chosen[bad]))
+    return found or (f"nothing that is recorded changed between {good} and {bad}",)
+
+
+def _record(series: Series, metric: str, made: SeriesVerdict) -> VerdictRecord:
+    found = made.finding
+    suspicious = made.confirm or made.outcome == "fail"
+    since = _began(series, made) if suspicious else ""
+    return VerdictRecord(
+        series=series.id,
+        name=series.name,
+        metric=metric,
+        night=found.night,
+        outcome=made.outcome,
+        reason=_gap_reason(series) or made.reason,
+        effect=_known(found.effect),
+        low=_known(found.low),
+        high=_known(found.high),
+        q=made.q,
+        detectable=_known(found.seen),
+        noise_cv=_known(found.noise.cv) if found.noise else None,
+        drift=found.drift,
+        reference_first=found.first,
+        reference_last=found.last,
+        reference_nights=found.reference_nights,
+        changes=tuple(
+            ChangeOfLevel(night=night, effect=one.effect, low=one.low, high=one.high) for night, one in found.changes
+        ),
+        suspects=suspects(series, since) if since else (),
+        confirm=made.confirm,
+        page=made.page,
+        failed_nights_in_a_row=streak(series),
+    )
+
+
+def _began(series: Series, made: SeriesVerdict) -> str:
+    """The first of the nights that are suspected."""
+    usable = [night for night, row in sorted(series.by_night().items()) if series.usable(row)]
+    return usable[-made.finding.window] if made.finding.window and len(usable) >= made.finding.window else ""
+
+
+def _gap_reason(series: Series) -> str:
+    run: Mapping[str, Any] | None = series.gaps.get(series.nights[-1])
+    if run is None:
+        return ""
+    count = streak(series)
+    return f"no result: {run['state']} in {run['failed_stage'] or '?'}: {run['reason']} ({count} night(s) in a row)"
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
