@@ -11,7 +11,12 @@ import sys
 
 from bench import common
 
-AREAS = ("dags", "loadtest", "results")
+AREAS = (
+    "dags",
+    "lifecycle",
+    "loadtest",
+    "results",
+)
 
 
 def main(arguments: list[str]) -> int:

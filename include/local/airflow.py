@@ -117,9 +117,11 @@ class LocalAirflow:
         self.processes[name] = spawn(name, command, self.env, self.home / f"{name}.log", self._registry)
 
     def restart_dead(self) -> list[str]:
-        """Start components again that have died; return their names."""
+        """Start components again that have died, without what they had started; return their names."""
         dead = [name for name, process in self.processes.items() if process.poll() is not None]
         for name in dead:
+            # As with a container that restarts: nothing that the dead one started lives on.
+            end_group(self.processes[name], grace=0)
             self.start_component(name)
         return dead
 

@@ -76,10 +76,17 @@ def _kill_workers(stack: Stack, patience_s: float = 3) -> list[int]:
 def _busy_workers(stack: Stack) -> list[psutil.Process]:
     try:
         children = psutil.Process(stack.airflow.processes["scheduler"].pid).children(recursive=True)
-        titles = {child: " ".join(child.cmdline()) for child in children}
     except psutil.Error:
         return []
-    return [child for child, title in titles.items() if title.startswith("airflow worker") and "<idle>" not in title]
+    return [child for child in children if _works(child)]
+
+
+def _works(process: psutil.Process) -> bool:
+    try:
+        title = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return title.startswith("airflow worker") and "<idle>" not in title
 
 
 def _killed(process: psutil.Process) -> bool:

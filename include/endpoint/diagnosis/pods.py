@@ -103,6 +103,16 @@ def engine_dead(facts: Facts, _now: dt.datetime, _limits: Limits) -> Diagnosis |
     )
 
 
+def _ends_again_and_again(container: ContainerFacts, limits: Limits) -> bool:
+    backing_off = container.waiting_reason == "CrashLoopBackOff"
+    return container.restarts >= limits.restarts - backing_off
+
+
+def _last_words(facts: Facts, container: ContainerFacts) -> str:
+    last = next((log.lines[-1] for log in facts.logs if log.container == container.name and log.lines), "")
+    return last or container.terminated_message
+
+
 def hub_download_failed(facts: Facts, _now: dt.datetime, limits: Limits) -> Diagnosis | None:
     """The pod could not download its weights from the Hugging Face Hub."""
     events = events_with(facts, reasons=("HuggingFaceDownloadFailed",))
@@ -111,13 +121,13 @@ def hub_download_failed(facts: Facts, _now: dt.datetime, limits: Limits) -> Diag
         container
         for pod in facts.pods
         for container in pod.containers
-        if container.init and "hf" in container.name and container.restarts >= limits.restarts
+        if container.init and "hf" in container.name and _ends_again_and_again(container, limits)
     ]
     if not events and not held and not looping:
         return None
     said = [event.message for event in events] + [item.message for item in held]
     said += [
-        container.terminated_message or f"{container.name} ended with {container.exit_code}" for container in looping
+        _last_words(facts, container) or f"{container.name} ended with {container.exit_code}" for container in looping
     ]
     return Diagnosis(
         "hub-download",
@@ -286,13 +296,9 @@ def crash_loop(facts: Facts, _now: dt.datetime, limits: Limits) -> Diagnosis | N
     """A container ends again and again, for a reason that only its log knows."""
     for pod in facts.pods:
         for container in pod.containers:
-            looping = container.waiting_reason == "CrashLoopBackOff"
-            if container.restarts < limits.restarts and not (looping and container.restarts >= limits.restarts - 1):
+            if container.ready or not _ends_again_and_again(container, limits):
                 continue
-            if container.ready:
-                continue
-            last = next((log.lines[-1] for log in facts.logs if log.container == container.name and log.lines), "")
-            said = last or container.terminated_message or "its log is empty"
+            said = _last_words(facts, container) or "its log is empty"
             return Diagnosis(
                 "crash-loop",
                 "CrashLoopBackOff",

@@ -1,7 +1,8 @@
 """A tiny container image for tests: an HTTP server without a model.
 
 ``GET`` answers 200 on any path with what the container was given: arguments, model files, and the environment
-without values that look secret. ``POST`` answers with the request's body. It is no language model.
+without values that look secret. ``POST`` answers with the request's body; ``--choices 1`` adds the frame of a
+completion without text. It is no language model.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """The body, back."""
-        self._answer({"echo": self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()})
+        said: dict[str, object] = {"echo": self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()}
+        self._answer({**said, "choices": []} if "--choices" in sys.argv else said)
 
     def log_message(self, format: str, *args: object) -> None:
         """Log to standard output, which is the container's log."""
