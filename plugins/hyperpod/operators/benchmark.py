@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ class BenchmarkEndpointOperator(StageOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Return the ids of the results; fails after measuring when requests failed beyond the SLO."""
+        from include.endpoint.budget import check_budget
         from include.endpoint.invocation import resolve
         from include.endpoint.lease import EndpointLease
         from include.results.store import ResultsStore
@@ -50,6 +52,7 @@ class BenchmarkEndpointOperator(StageOperator):
                         self.log.info("%s %s: measured by an earlier try", workload.name, load.label)
                         results.append(done[result_id])
                         continue
+                    check_budget(plan, ref, dt.datetime.now(dt.UTC))
                     result = self._measure(
                         plan, resolve(plan, ref, clients), workload, load, arm, lease, provenance, result_id, store
                     )
