@@ -278,6 +278,8 @@ class Bench:
 def _errors(said: clients.Figures, log: dict[str, Any]) -> dict[str, float]:
     """Return what the client says less what the server did (ms)."""
     answers = [answer for answer in log["answers"] if answer["tokens"] == 64]
+    if not len(said.ttft) or not (np.min(said.ttft) > 0):
+        raise ValueError("it reports no times to first token that could be true")
     # The log holds warm-up requests too; what a client reports are the last ones.
     answers = sorted(answers, key=lambda answer: answer["received"])[-len(said.ttft) :]
     writes = [np.array(answer["writes"]) for answer in answers]

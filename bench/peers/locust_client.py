@@ -38,7 +38,7 @@ class User(FastHttpUser):
         start = time.perf_counter()
         first = last = 0.0
         with self.client.post("/v1/chat/completions", json=BODY, stream=True, catch_response=True) as answer:
-            while line := answer._response.readline():
+            while line := answer.stream.readline(b"\n"):
                 if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
                     continue
                 now = time.perf_counter()
