@@ -9,7 +9,7 @@ UV := $(BIN)/uv
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo up down status test bench chaos lint types lock clean
+.PHONY: help setup demo up down status test bench chaos lint types lock clean browser
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -42,7 +42,12 @@ lint: $(STAMP)  ## ruff and the layer rules
 types: $(STAMP)  ## mypy --strict on include/ and plugins/
 	@$(BIN)/mypy
 
-test: lint types  ## Everything: lint, types, unit, integration, end-to-end, browser
+browser: $(STAMP)
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; } || \
+	  $(BIN)/playwright install chromium
+
+test: lint types browser  ## Everything: lint, types, unit, integration, end-to-end, browser
 	@$(BIN)/pytest
 
 bench: $(STAMP)  ## Ours beside its peers in the same run (AREA=loadtest for one area); writes var/bench/*.json

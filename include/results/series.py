@@ -9,6 +9,7 @@ from typing import Any
 
 from include.results.decisions import Decisions
 from include.results.index import Index
+from include.results.verdict.attribution import FACTORS
 from include.results.verdict.judge import History, Worse
 from include.results.verdict.overlap import Overlap, Window, contaminated
 
@@ -20,6 +21,16 @@ METRICS: Mapping[str, Worse] = {
     "output_tokens_per_s": "lower",
     "goodput_rps": "lower",
 }
+LABELS = {
+    "ttft_ms_p50": "TTFT p50, ms", "ttft_ms_p99": "TTFT p99, ms", "tpot_ms_p50": "TPOT p50, ms",
+    "e2e_ms_p50": "End to end p50, ms", "output_tokens_per_s": "Output tokens/s", "goodput_rps": "Good requests/s",
+}  # fmt: skip
+_COLUMNS = (
+    "result_id", "series", "night", "run_path", "run_id", "dag_id", "cell", "model", "workload", "load", "arm",
+    "cluster", "instance_type", "accelerators", "engine", "valid", "reasons", "slo", "endpoint_uid", "started_at",
+    "ended_at", "requests_uri", "path", "requests_ok", "requests_failed", "cost_usd", "usd_per_million",
+    "usd_per_million_good", "goodput_share", "ttft_ms_p90", *METRICS, *FACTORS,
+)  # fmt: skip
 _NAMING = ("model", "workload", "load", "arm", "cluster", "instance_type", "accelerators", "engine")
 
 
@@ -105,22 +116,26 @@ class Series:
         return start
 
 
-def load_series(index: Index, *, series: str = "", model: str = "", until: str = "") -> list[Series]:
+def load_series(
+    index: Index, *, series: str = "", ids: Sequence[str] | None = None, model: str = "", until: str = ""
+) -> list[Series]:
     """Return the series of the store, those with the newest result first.
 
-    :param series: only this id; ``model``: only this model's; ``until``: no night after it.
+    :param series: only this id; ``ids``: only these; ``model``: only this model's; ``until``: no night after it.
     """
-    where, values = ["TRUE"], {}
-    if series:
-        where.append("series = $series")
-        values["series"] = series
+    where: list[str] = ["TRUE"]
+    values: dict[str, Any] = {}
+    if series or ids is not None:
+        where.append("series IN (SELECT unnest($ids))")
+        values["ids"] = [series] if series else list(ids or ())
     if model:
         where.append("model = $model")
         values["model"] = model
     if until:
         where.append("night <= $until")
         values["until"] = until
-    rows = index.query(f"SELECT * FROM results WHERE {' AND '.join(where)} ORDER BY started_at", values)  # noqa: S608
+    columns = ", ".join(column for column in dict.fromkeys(_COLUMNS) if column in _known(index))
+    rows = index.query(f"SELECT {columns} FROM results WHERE {' AND '.join(where)} ORDER BY started_at", values)  # noqa: S608
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[str(row["series"])].append(row)
@@ -172,6 +187,10 @@ def _gaps(rows: Sequence[Mapping[str, Any]], missed: Sequence[Mapping[str, Any]]
         and (run["cell"] in cells)
         and (f'"{last["workload"]}"' in run["workloads"] or run["workloads"] == "[]")
     }
+
+
+def _known(index: Index) -> set[str]:
+    return {str(row["column_name"]) for row in index.query("DESCRIBE results")}
 
 
 def _only(shared: Mapping[str, Overlap], rows: Sequence[Mapping[str, Any]]) -> dict[str, Overlap]:

@@ -13,7 +13,7 @@ from include.results.decisions import Decisions, read_decisions
 from include.results.index import Index
 from include.results.series import METRICS, Series, load_series, streak
 from include.results.verdict.attribution import changes
-from include.results.verdict.confirm import Decision
+from include.results.verdict.confirm import LEAST_EFFECT, Decision
 from include.results.verdict.judge import SeriesVerdict, examine, judge
 
 FOLDER = "verdicts/nights"
@@ -99,17 +99,21 @@ def judge_night(index: Index, night: str = "", *, metrics: Sequence[str] = tuple
     return NightVerdicts(
         night=chosen,
         made_at=dt.datetime.now(dt.UTC),
-        verdicts=tuple(judge_series(every, decisions, confirmations(objects, chosen), metrics)),
+        verdicts=tuple(judge_series(every, decisions, confirmations(objects), metrics)),
     )
 
 
 def judge_series(
     series: Sequence[Series],
     decisions: Decisions,
-    confirmed: Mapping[str, Decision] | None = None,
+    confirmed: Mapping[str, Sequence[Confirmation]] | None = None,
     metrics: Sequence[str] = tuple(METRICS),
 ) -> list[VerdictRecord]:
-    """Judge series together: false discoveries are controlled over all of them."""
+    """Judge series together: false discoveries are controlled over all of them.
+
+    A worse level that nobody accepted stays an open regression on the nights after it, however usual it has become.
+    """
+    made = confirmed or {}
     owners, findings = [], []
     for one in series:
         for metric in metrics:
@@ -117,8 +121,15 @@ def judge_series(
             if any(value is not None for value in history.values):
                 owners.append((one, metric))
                 findings.append(examine(history))
-    verdicts = judge(findings, confirmed)
-    return [_record(one, metric, made) for (one, metric), made in zip(owners, verdicts, strict=True)]
+    tonight: dict[str, Decision] = {}
+    for finding in findings:
+        for rerun in made.get(finding.key, ()):
+            if rerun.night == finding.night:
+                tonight[finding.key] = rerun.decision
+    return [
+        _still_open(_record(one, metric, verdict), one, made.get(verdict.finding.key, ()))
+        for (one, metric), verdict in zip(owners, judge(findings, tonight), strict=True)
+    ]
 
 
 def newest_night(index: Index) -> str:
@@ -147,12 +158,13 @@ def keep_confirmation(objects: Objects, made: Confirmation) -> None:
     objects.put(name, made.model_dump_json(indent=1).encode())
 
 
-def confirmations(objects: Objects, night: str) -> dict[str, Decision]:
-    """Return the outcome of a night's re-runs by series and metric."""
-    found = (
-        Confirmation.model_validate_json(objects.get(i.path) or b"") for i in objects.list(f"{CONFIRMATIONS}/{night}")
-    )
-    return {f"{one.series}/{one.metric}": one.decision for one in found}
+def confirmations(objects: Objects) -> dict[str, list[Confirmation]]:
+    """Return the outcomes of all re-runs by series and metric, oldest first."""
+    found: dict[str, list[Confirmation]] = {}
+    for path in sorted(info.path for info in objects.list(CONFIRMATIONS)):
+        one = Confirmation.model_validate_json(objects.get(path) or b"")
+        found.setdefault(f"{one.series}/{one.metric}", []).append(one)
+    return found
 
 
 def suspects(series: Series, since: str) -> tuple[str, ...]:
@@ -164,6 +176,30 @@ def suspects(series: Series, since: str) -> tuple[str, ...]:
         return ()
     found = tuple(f"{change} (between {good} and {bad})" for change in changes(chosen[good], chosen[bad]))
     return found or (f"nothing that is recorded changed between {good} and {bad}",)
+
+
+def _still_open(made: VerdictRecord, series: Series, reruns: Sequence[Confirmation]) -> VerdictRecord:
+    """Return the verdict with the last worse change of level that is neither accepted, undone nor refuted."""
+    if made.outcome == "fail" or not made.changes:
+        return made
+    last = made.changes[-1]
+    worse = last.low > LEAST_EFFECT if METRICS[made.metric] == "higher" else last.high < -LEAST_EFFECT
+    since = [one for one in reruns if one.night >= last.night]
+    if not worse or any(one.decision == "refuted" for one in since):
+        return made
+    confirmed = any(one.decision == "confirmed" for one in since)
+    if made.confirm and not confirmed:
+        return made
+    size = f"{last.effect:+.1%} [{last.low:+.1%}, {last.high:+.1%}]"
+    how = "confirmed by a re-run" if confirmed else "never confirmed by a re-run"
+    return made.model_copy(
+        update={
+            "outcome": "fail" if confirmed else "inconclusive",
+            "reason": f"worse by {size} since {last.night}, not accepted; {how}",
+            "confirm": False,
+            "suspects": suspects(series, last.night),
+        }
+    )
 
 
 def _record(series: Series, metric: str, made: SeriesVerdict) -> VerdictRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,14 @@ class Change:
     after: str
 
     def __str__(self) -> str:
-        return f"{self.factor}: {self.before or '(unknown)'} → {self.after or '(unknown)'}"
+        return f"{self.factor}: {_short(self.before)} → {_short(self.after)}"
+
+
+def _short(value: str) -> str:
+    """A digest's first 12 digits tell it apart; the whole one is in the run's provenance."""
+    if not value:
+        return "(unknown)"
+    return re.sub(r"^(sha256:[0-9a-f]{12})[0-9a-f]{52}$", r"\1…", value)
 
 
 def changes(good: Mapping[str, object], bad: Mapping[str, object]) -> tuple[Change, ...]:

@@ -46,8 +46,9 @@ def reference(values: Floats, repeats: Sequence[Sequence[float]] = (), since: in
     """Return the reference for the newest nights, ``None`` while there are too few.
 
     The newest ``RECENT`` nights are judged and never part of it. A level that settled before them is the reference:
-    it was judged in its own nights. Steady drift is told from steps by the Bayesian information criterion, and is
-    extrapolated under the newest nights rather than called a step.
+    it was judged in its own nights; one that has not settled is judged too, and the reference ends before it. Steady
+    drift is told from steps by the Bayesian information criterion, and is extrapolated under the newest nights rather
+    than called a step.
 
     :param values: log values in the order of the nights, without gaps.
     :param since: place of the first night that counts (a pinned baseline or an accepted change).
@@ -63,6 +64,7 @@ def reference(values: Floats, repeats: Sequence[Sequence[float]] = (), since: in
     slope, error = _drift(values[start:stop], [c.index - start for c in placed if start < c.index < stop])
     if not slope:
         start = _settled(start, stop, placed)
+        stop = next((c.index for c in placed if start + LEAST <= c.index and stop - LEAST < c.index < stop), stop)
     part = _detrended(values[start:], slope, stop - start)
     if slope or repeats or since:
         noise = learn(part[: stop - start] - _middle(part[: stop - start]), repeats)

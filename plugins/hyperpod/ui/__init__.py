@@ -1,0 +1,1 @@
+"""The benchmarks page inside Airflow's UI."""
