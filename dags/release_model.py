@@ -52,6 +52,9 @@ PARAMS = {
     ),
     "after_benchmark": Param("tear-down", type="string", enum=["tear-down", "keep"], title="After the benchmark"),
     "ttl_hours": Param(4, type="number", exclusiveMinimum=0, maximum=168, title="Delete at the latest after (hours)"),
+    "hold_failed_hours": Param(
+        0, type="number", minimum=0, maximum=72, title="When it fails, hold the endpoint for debugging (hours)"
+    ),
     "budget_usd": Param(None, type=["null", "number"], minimum=0, title="Budget, USD"),
     "slo_ttft_ms": _number("TTFT at most, ms"),
     "slo_tpot_ms": _number("TPOT at most, ms"),

@@ -64,6 +64,7 @@ class ReleasePlan(Spec):
     slo: Slo = Slo()
     keep: bool = False
     ttl_seconds: int = Field(4 * 3600, gt=0)
+    hold_failed_seconds: int = Field(0, ge=0)
     budget_usd: Decimal | None = None
     hourly_price: Decimal = Decimal(0)
     price_id: str = ""

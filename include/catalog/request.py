@@ -17,6 +17,7 @@ class ReleaseRequest(Spec):
     """One release or one nightly cell, as asked for.
 
     :param after_benchmark: ``tear-down``, or ``keep`` until ``ttl_hours`` have passed.
+    :param hold_failed_hours: keep the endpoint of a failed run so long for debugging; it costs money meanwhile.
     :param cell: empty for a release, else the cell's name in its night.
     """
 
@@ -26,6 +27,7 @@ class ReleaseRequest(Spec):
     workloads: tuple[str, ...] = Field(("smoke",), min_length=1)
     after_benchmark: Literal["tear-down", "keep"] = "tear-down"
     ttl_hours: float = Field(4.0, gt=0, le=168)
+    hold_failed_hours: float = Field(0.0, ge=0, le=72)
     slo: Slo = Slo()
     budget_usd: Decimal | None = Field(None, ge=0)
     cell: str = ""

@@ -6,7 +6,7 @@ import copy
 import datetime as dt
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from include.canonical import digest
 from include.catalog.plan import ReleasePlan
@@ -188,17 +188,30 @@ def _create_companions(plan: ReleasePlan, staged: StagedModel | None, deployment
                 ) from error
 
 
-def hold(ref: EndpointRef, clients: Clients, until: dt.datetime) -> None:
+class Located(Protocol):
+    """What names one object on the cluster, and no other that may get its name later."""
+
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+    @property
+    def namespace(self) -> str: ...  # noqa: D102
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def uid(self) -> str: ...  # noqa: D102
+
+
+def hold(ref: Located, clients: Clients, until: dt.datetime) -> None:
     """Keep an endpoint for debugging until a time; teardown and reaper leave it alone until then."""
     text = names.format_time(until)
     annotations = {names.HOLD_UNTIL: text, names.EXPIRES_AT: text}
     _annotate(ref, clients, annotations)
 
 
-def release_hold(ref: EndpointRef, clients: Clients) -> None:
-    """Give a held endpoint back: it expires now."""
+def release_hold(ref: Located, clients: Clients) -> None:
+    """Give a held or kept endpoint back: it expires now."""
     now = names.format_time(dt.datetime.now(dt.UTC))
-    _annotate(ref, clients, {names.HOLD_UNTIL: None, names.EXPIRES_AT: now})
+    _annotate(ref, clients, {names.HOLD_UNTIL: None, names.KEPT: None, names.EXPIRES_AT: now})
 
 
 def promote(ref: EndpointRef, plan: ReleasePlan, clients: Clients) -> bool:
@@ -224,7 +237,7 @@ def mark_kept(ref: EndpointRef, clients: Clients, *, results_uri: str) -> None:
     _annotate(ref, clients, {names.KEPT: "true", names.RESULTS_URI: results_uri})
 
 
-def _annotate(ref: EndpointRef, clients: Clients, annotations: Mapping[str, str | None]) -> None:
+def _annotate(ref: Located, clients: Clients, annotations: Mapping[str, str | None]) -> None:
     body = {"metadata": {"uid": ref.uid, "annotations": dict(annotations)}}
     try:
         clients.api.patch(ENDPOINT_KINDS[ref.kind], ref.name, body, ref.namespace)

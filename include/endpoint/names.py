@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 GROUP = "inference.sagemaker.aws.amazon.com"
@@ -84,6 +85,14 @@ def label(item: Mapping[str, Any], key: str) -> str:
 def annotation(item: Mapping[str, Any], key: str) -> str:
     """Return an annotation, or an empty string."""
     return str((metadata_of(item).get("annotations") or {}).get(key, ""))
+
+
+def hourly_price(item: Mapping[str, Any]) -> Decimal:
+    """Return what an endpoint costs (USD an hour) as noted on it, 0 when nothing legible is."""
+    try:
+        return Decimal(annotation(item, HOURLY_USD) or "0")
+    except InvalidOperation:
+        return Decimal(0)
 
 
 def is_ours(item: Mapping[str, Any]) -> bool:

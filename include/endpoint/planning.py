@@ -33,6 +33,7 @@ def make_plan(
     slo: Slo | None = None,
     keep: bool = False,
     ttl_seconds: int = DEFAULT_TTL,
+    hold_failed_seconds: int = 0,
     budget_usd: Decimal | None = None,
 ) -> ReleasePlan:
     """Decide everything about a run before anything is spent.
@@ -67,6 +68,7 @@ def make_plan(
         slo=slo or Slo(),
         keep=keep,
         ttl_seconds=ttl_seconds,
+        hold_failed_seconds=hold_failed_seconds,
         budget_usd=budget_usd,
         hourly_price=hourly,
         price_id=price_id,

@@ -6,7 +6,7 @@ import datetime as dt
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from include.catalog.specs import ClusterSpec, JsonObject
@@ -176,7 +176,7 @@ def _ref(cluster: ClusterSpec, kind: str, item: JsonObject) -> EndpointRef:
         spec_digest=names.annotation(item, names.SPEC_DIGEST),
         created_at=created,
         expires_at=names.parse_time(names.annotation(item, names.EXPIRES_AT)) or created,
-        hourly_price=_decimal(names.annotation(item, names.HOURLY_USD)),
+        hourly_price=names.hourly_price(item),
         sagemaker_endpoint=registered or None,
     )
 
@@ -196,10 +196,3 @@ def _ref_of_intent(intent: Intent) -> EndpointRef:
         hourly_price=intent.hourly_price,
         sagemaker_endpoint=intent.sagemaker_endpoint,
     )
-
-
-def _decimal(text: str) -> Decimal:
-    try:
-        return Decimal(text or "0")
-    except InvalidOperation:
-        return Decimal(0)

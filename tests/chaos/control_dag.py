@@ -5,7 +5,6 @@ What a release looks like without intents, ownership, proof of absence and reape
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import os
 import time
@@ -13,7 +12,7 @@ from typing import Any
 
 from airflow.sdk import TriggerRule, dag, get_current_context, task
 
-PATH = "/apis/inference.sagemaker.aws.amazon.com/v1/namespaces/default/inferenceendpointconfigs"
+WHERE = ("inference.sagemaker.aws.amazon.com", "v1", "default", "inferenceendpointconfigs")
 
 
 def _api() -> Any:
@@ -28,10 +27,7 @@ def _name() -> str:
     return f"control-{hashlib.sha256(run_id.encode()).hexdigest()[:10]}"
 
 
-WHERE = ("inference.sagemaker.aws.amazon.com", "v1", "default", "inferenceendpointconfigs")
-
-
-@dag(schedule=None, catchup=False, tags=["chaos"], default_args={"retries": 1, "retry_delay": dt.timedelta(seconds=5)})
+@dag(schedule=None, catchup=False, tags=["chaos"])  # no retries: Airflow's default
 def control_release() -> None:
     """Apply, wait, load, delete."""
 

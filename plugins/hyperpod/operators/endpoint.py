@@ -190,7 +190,7 @@ class TeardownEndpointOperator(StageOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the proof of absence; fails when something is still there."""
         from include.endpoint.intents import IntentLog
-        from include.endpoint.lifecycle import mark_kept
+        from include.endpoint.lifecycle import hold, mark_kept, promote
         from include.endpoint.model import TeardownReport
         from include.endpoint.teardown import teardown
 
@@ -203,10 +203,17 @@ class TeardownEndpointOperator(StageOperator):
                 name = plan.endpoint_name if plan else ""
                 report = TeardownReport(endpoint=name, absent=True)
             elif plan.keep and record is not None and record.state == "success":
-                mark_kept(ref, self.hook(plan).clients(), results_uri=plan.cluster.results_uri)
+                clients = self.hook(plan).clients()
+                mark_kept(ref, clients, results_uri=plan.cluster.results_uri)
+                if promote(ref, plan, clients):
+                    self.log.info("autoscaling is on now; the benchmark ran without")
                 self.log.info("kept as asked until %s; the reaper deletes it then", ref.expires_at)
                 report = TeardownReport(endpoint=ref.name, absent=False, kept=True)
             else:
+                if plan.hold_failed_seconds and record is not None and record.state == "failed":
+                    until = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=plan.hold_failed_seconds)
+                    hold(ref, self.hook(plan).clients(), until)
+                    self.log.warning("the run failed: %s is held for debugging until %s", ref.name, until)
                 report = teardown(ref, self.hook(plan).clients(), IntentLog(journal.objects), plan=plan)
             journal.write_teardown(report)
             for item in report.objects:

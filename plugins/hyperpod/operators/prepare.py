@@ -51,6 +51,7 @@ class PlanOperator(StageOperator):
                 slo=request.slo,
                 keep=request.after_benchmark == "keep",
                 ttl_seconds=int(request.ttl_hours * 3600),
+                hold_failed_seconds=int(request.hold_failed_hours * 3600),
                 budget_usd=request.budget_usd,
             )
             self.journal(context).write_plan(plan)
