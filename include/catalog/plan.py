@@ -73,8 +73,11 @@ class ReleasePlan(Spec):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def digest(self) -> str:
-        """``sha256:<hex>`` of the plan without this field."""
-        return digest(self.model_dump(mode="json", exclude={"digest"}))
+        """``sha256:<hex>`` of what the plan says beyond the defaults.
+
+        A new field with a default does not change it: a run that was planned before an upgrade ends after it.
+        """
+        return digest(self.model_dump(mode="json", exclude={"digest"}, exclude_defaults=True))
 
     @classmethod
     def from_xcom(cls, value: JsonObject) -> ReleasePlan:
