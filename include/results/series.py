@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from include.results.decisions import Decisions
@@ -59,7 +60,7 @@ class Series:
         """The fields that a person tells it by."""
         return {part: str(self.rows[-1][part] or "") for part in _NAMING}
 
-    @property
+    @cached_property
     def nights(self) -> list[str]:
         """Every night with a result or a reason for none, oldest first."""
         return sorted({str(row["night"]) for row in self.rows} | set(self.gaps))
@@ -68,8 +69,12 @@ class Series:
         """True for a valid result whose window nobody shared."""
         return bool(row["valid"]) and row["result_id"] not in self.overlaps
 
-    def by_night(self) -> dict[str, dict[str, Any]]:
+    def by_night(self) -> Mapping[str, dict[str, Any]]:
         """The result that stands for each night."""
+        return self._by_night
+
+    @cached_property
+    def _by_night(self) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         for row in self.rows:
             night = str(row["night"])

@@ -6,6 +6,7 @@ from airflow.sdk import Asset, AssetAlias
 
 BENCHMARKS = AssetAlias(name="hyperpod/benchmarks", group="hyperpod")
 CANDIDATES = Asset(name="hyperpod/candidates", uri="x-hyperpod://candidates", group="hyperpod")
+NIGHTS = Asset(name="hyperpod/nights", uri="x-hyperpod://nights", group="hyperpod")
 
 
 def benchmark_asset(model: str) -> Asset:

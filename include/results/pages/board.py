@@ -17,6 +17,7 @@ from include.results.verdicts import VerdictRecord, confirmations, judge_series
 
 PAGE_SIZE = 25
 REFRESH_S = 10.0
+KEPT = 64
 _SERIES = """
 SELECT series, any_value(model) AS model, any_value(workload) AS workload, any_value(load) AS load,
        max(started_at) AS newest
@@ -33,6 +34,7 @@ class Board:
     uri: str
     _index: Index | None = None
     _read_at: float = 0.0
+    _judged: dict[tuple[Any, ...], dict[str, list[VerdictRecord]]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -61,9 +63,17 @@ class Board:
     def verdicts(self, series: list[Series]) -> dict[str, list[VerdictRecord]]:
         """Return each series' verdicts on its newest night."""
         objects = self.index.store.objects
+        decisions, reruns = self.decisions(), confirmations(objects)
+        state = (len(decisions.made), sum(map(len, reruns.values())))
+        key = (*state, *((one.id, one.rows[-1]["result_id"], len(one.rows), len(one.gaps)) for one in series))
+        if (known := self._judged.get(key)) is not None:
+            return known
         made: dict[str, list[VerdictRecord]] = {one.id: [] for one in series}
-        for verdict in judge_series(series, self.decisions(), confirmations(objects)):
+        for verdict in judge_series(series, decisions, reruns):
             made[verdict.series].append(verdict)
+        if len(self._judged) >= KEPT:
+            self._judged.clear()
+        self._judged[key] = made
         return made
 
     def decisions(self) -> Decisions:

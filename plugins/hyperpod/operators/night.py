@@ -1,11 +1,14 @@
-"""The night's matrix: which cells to run."""
+"""The night: which cells to run, and what they came to."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseNotifier, BaseOperator
+
+from hyperpod.assets import NIGHTS
+from hyperpod.run import default_results_uri
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -60,3 +63,71 @@ def _cell(model: str, workload: str, cluster: str) -> dict[str, Any]:
         "cluster": cluster,
         "cell": f"{model}--{workload}--{cluster}",
     }
+
+
+class JudgeNightOperator(BaseOperator):
+    """Judge the newest night once it is over: verdicts, alerts told once and closed by themselves, one asset event.
+
+    :param notifiers: any Airflow notifiers (Slack, e-mail, SNS of the providers, :class:`LogNotifier`); templates
+        read ``alert`` (the text), ``alert_title`` and ``alert_owner``.
+    :param night: ``YYYY-MM-DD``; empty: the newest with a run (templated).
+    """
+
+    template_fields: Sequence[str] = ("night",)
+    ui_color = "#fff4e5"
+
+    def __init__(self, *, notifiers: Sequence[BaseNotifier] = (), night: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.notifiers = notifiers
+        self.night = night
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return the night's summary; it is also the extra of the event on ``hyperpod/nights``."""
+        from include.catalog.loader import load_catalog
+        from include.results import alerts
+        from include.results.index import Index
+        from include.results.store import ResultsStore
+        from include.results.verdicts import judge_night, keep
+
+        index = Index(ResultsStore.open(default_results_uri()))
+        index.refresh()
+        made = judge_night(index, self.night)
+        owners = {name: spec.owner for name, spec in load_catalog().models.items()}
+        worse, judged = alerts.regressions(made.verdicts, owners)
+        runs = index.query(
+            "SELECT * FROM runs WHERE dag_id = 'nightly_benchmark' AND night <= ? ORDER BY started_at DESC",
+            [made.night],
+        )
+        failed, ran = alerts.failures(runs, owners)
+        objects = index.store.objects
+        changed = alerts.reconcile(alerts.read_open(objects), [*worse, *failed], made.night, judged | ran)
+        verdicts = keep(objects, made)
+        # Told before it is kept: after a crash in between, the retry tells it again rather than never.
+        for alert in (*changed.opened, *changed.closed):
+            self._tell(context, alert.trouble.title, alert.trouble.owner, alerts.message(alert))
+        alerts.keep(objects, changed)
+        summary = {
+            "night": made.night,
+            "verdicts": verdicts,
+            "fail": sorted({one.name for one in made.verdicts if one.outcome == "fail"}),
+            "to_confirm": sorted({one.name for one in made.to_confirm}),
+            "runs": {state: sum(run["night"] == made.night and run["state"] == state for run in runs)
+                     for state in ("success", "failed", "skipped")},
+            "alerts": {"opened": len(changed.opened), "open": len(changed.kept), "closed": len(changed.closed)},
+        }  # fmt: skip
+        outlets: Any = context["outlet_events"]
+        outlets[NIGHTS].extra = summary
+        self.log.info("%s", summary)
+        return summary
+
+    def _tell(self, context: Context, title: str, owner: str, text: str) -> None:
+        from include.errors import PipelineError
+
+        told: Any = {**context, "alert": text, "alert_title": title, "alert_owner": owner}
+        for notifier in self.notifiers:
+            try:
+                notifier(told)
+            except Exception as error:
+                raise PipelineError(
+                    "NotTold", f"{type(notifier).__name__}: {error}", fix="check its connection"
+                ) from error

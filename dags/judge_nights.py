@@ -1,0 +1,40 @@
+"""### Judge nights
+
+In the morning: judges every series of the newest night, keeps the verdicts, tells new troubles to their owners once,
+closes what is over, and emits one event on `hyperpod/nights` with the summary. A suspicion is never told before a
+re-run confirmed it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from airflow.sdk import Param, dag
+
+from hyperpod.assets import NIGHTS
+from hyperpod.defaults import DEFAULT_ARGS
+from hyperpod.notifications.log import LogNotifier
+from hyperpod.operators.night import JudgeNightOperator
+
+
+@dag(
+    schedule="0 6 * * *",
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    params={"night": Param("", type="string", pattern=r"^(\d{4}-\d{2}-\d{2})?$", description_md="Empty: the newest")},
+    tags=["hyperpod", "benchmark"],
+    doc_md=__doc__,
+)
+def judge_nights() -> None:
+    """Judge one night."""
+    JudgeNightOperator(
+        task_id="judge_night",
+        night="{{ params.night }}",
+        notifiers=[LogNotifier()],
+        outlets=[NIGHTS],
+        execution_timeout=dt.timedelta(minutes=30),
+    )
+
+
+judge_nights()

@@ -1,0 +1,1 @@
+"""Notifiers for alerts; any Airflow notifier works in their place."""
