@@ -9,6 +9,7 @@ from typing import TypeVar
 from include.catalog.plan import ReleasePlan, RunIdentity
 from include.catalog.specs import Spec
 from include.endpoint.model import TeardownReport
+from include.errors import FailureClass, PipelineError
 from include.objects import Objects
 from include.results.pending import note
 from include.results.schema import RunRecord, StageOutcome
@@ -36,9 +37,27 @@ class RunJournal:
         self.objects.put(self.path("plan.json"), json.dumps(plan.to_xcom(), indent=1).encode())
 
     def read_plan(self) -> ReleasePlan | None:
-        """Return the plan, ``None`` when the run never had one."""
+        """Return the plan, ``None`` when the run never had one.
+
+        :raises PipelineError: reason PlanUnreadable, when it was changed or another release wrote it.
+        """
         data = self.objects.get(self.path("plan.json"))
-        return None if data is None else ReleasePlan.from_xcom(json.loads(data))
+        try:
+            return None if data is None else ReleasePlan.from_xcom(json.loads(data))
+        except ValueError as error:
+            raise PipelineError(
+                "PlanUnreadable",
+                f"{self.path('plan.json')}: {error}",
+                fix="start a new run: the plan was changed, or another release of this project wrote it",
+                failure_class=FailureClass.INTEGRITY,
+            ) from error
+
+    def readable_plan(self) -> ReleasePlan | None:
+        """Return the plan, ``None`` also when it cannot be read: for what must be done whatever happened."""
+        try:
+            return self.read_plan()
+        except PipelineError:
+            return None
 
     def write_outcome(self, outcome: StageOutcome) -> None:
         """Keep a stage's outcome; the last attempt's stands."""

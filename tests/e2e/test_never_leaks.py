@@ -98,6 +98,16 @@ def test_a_scheduler_killed_mid_benchmark_leaves_nothing_behind(stack: Stack) ->
     ended(stack, run_id)
 
 
+def test_a_plan_that_is_spoiled_under_way_is_recorded_and_its_endpoint_torn_down(stack: Stack) -> None:
+    run_id = start(stack, "release_model", {**RELEASE, "workloads": ["probe"]})
+    wait_for_task(stack, "release_model", run_id, "wait_until_ready", "running")
+    place = run_folder("release_model", run_id) / "plan.json"
+    place.write_text(place.read_text().replace('"ttl_seconds": 14400', '"ttl_seconds": 14401'))
+    ended(stack, run_id)
+    record, _ = read_run(run_folder("release_model", run_id))
+    assert (record.state, record.reason) == ("failed", "PlanUnreadable")
+
+
 def ended(stack: Stack, run_id: str) -> None:
     """The run came to an end that is true: recorded, of the same colour, with a reason if red, and nothing left."""
     state = stack.follow("release_model", run_id, timeout=420)

@@ -97,10 +97,15 @@ class Chart:
         )
 
 
+LEAST_AIR = 1e-9
+
+
 def spread(values: Sequence[float], *, zero: bool = False) -> tuple[float, float]:
     """Return a range that shows all values with some air; from zero when asked."""
     low, high = min(values), max(values)
-    air = (high - low) * 0.12 or abs(high) * 0.1 or 1.0
+    air = (high - low) * 0.12 or abs(high) * 0.1
+    if air < LEAST_AIR:  # equal values, or ones that no axis can tell apart
+        air = 1.0
     return (0.0 if zero else max(0.0, low - air) if low >= 0 else low - air), high + air
 
 

@@ -16,6 +16,7 @@ from include.errors import FailureClass, PipelineError
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from hyperpod.hooks.hyperpod import HyperPodHook
     from include.catalog.plan import ReleasePlan
     from include.endpoint.model import EndpointRef
     from include.staging.model import StagedModel
@@ -196,12 +197,13 @@ class TeardownEndpointOperator(StageOperator):
 
         with self.journaled(context) as work:
             journal = self.journal(context)
-            plan, record = journal.read_plan(), journal.read_record()
-            ref = self._created(context, plan) if plan else None
-            if plan is None or ref is None:
+            plan, record = journal.readable_plan(), journal.read_record()
+            ref = self._created(context, plan)
+            if ref is None:
                 self.log.info("this run created no endpoint")
-                name = plan.endpoint_name if plan else ""
-                report = TeardownReport(endpoint=name, absent=True)
+                report = TeardownReport(endpoint=plan.endpoint_name if plan else "", absent=True)
+            elif plan is None:
+                report = teardown(ref, self._hook_without_plan(context).clients(), IntentLog(journal.objects))
             elif plan.keep and record is not None and record.state == "success":
                 clients = self.hook(plan).clients()
                 mark_kept(ref, clients, results_uri=plan.cluster.results_uri)
@@ -221,7 +223,13 @@ class TeardownEndpointOperator(StageOperator):
             work.data = report.model_dump(mode="json")
             return report.model_dump(mode="json")
 
-    def _created(self, context: Context, plan: ReleasePlan) -> EndpointRef | None:
+    def _hook_without_plan(self, context: Context) -> HyperPodHook:
+        hook = self.hook_or_none(context)
+        if hook is None:
+            raise PipelineError("ClusterUnknown", "neither plan nor request name a cluster", fix="wait for the reaper")
+        return hook
+
+    def _created(self, context: Context, plan: ReleasePlan | None) -> EndpointRef | None:
         """Return what this run made: as it noted, or, when it died before it could, as the cluster has it."""
         from include.endpoint import names
         from include.endpoint.lifecycle import reference
@@ -233,6 +241,8 @@ class TeardownEndpointOperator(StageOperator):
             return None
         if outcome.data:
             return EndpointRef.model_validate(outcome.data)
+        if plan is None:
+            raise PipelineError("PlanUnreadable", "create_endpoint died and so did its plan", fix="wait for the reaper")
         kind = ENDPOINT_KINDS[plan.model.deployment.kind]
         item = self.hook(plan).clients().api.get(kind, plan.endpoint_name, plan.cluster.namespace)
         ours = item is not None and names.label(item, names.OWNER) == plan.run.owner

@@ -40,7 +40,7 @@ class RecordRunOperator(StageOperator):
         with self.journaled(context) as work:
             journal = self.journal(context)
             store = ResultsStore(journal.objects)
-            plan = journal.read_plan()
+            plan = journal.readable_plan()
             outcomes = complete(journal.outcomes(), self._task_states(context))
             stages = {name: outcomes[name] for name in STAGES if name in outcomes}
             results = store.of_run(journal.run.path)
