@@ -179,12 +179,24 @@ class WorkloadSpec(Spec):
     slo: Slo = Slo()
 
 
+class Quarantine(Spec):
+    """A cell that scheduled nights leave out, with a reason, until the end of a day."""
+
+    until: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    reason: str = Field(min_length=3)
+
+
 class NightlyCell(Spec):
-    """One cell of the nightly matrix."""
+    """One cell of the nightly matrix.
+
+    :param every_days: how often it is due although nothing changed; changed or failed cells are due every night.
+    """
 
     model: str
     workloads: tuple[str, ...] = Field(min_length=1)
     cluster: str
+    every_days: int = Field(1, ge=1, le=90)
+    quarantine: Quarantine | None = None
 
 
 class NightlySpec(Spec):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk import BaseNotifier
+from airflow.utils.types import DagRunType
 
 from hyperpod.assets import NIGHTS
-from hyperpod.operators.night import JudgeNightOperator
+from hyperpod.operators.night import JudgeNightOperator, PlanNightOperator
 from include.errors import PipelineError
 from include.results.store import ResultsStore
 from tests.include.results.builders import record, result, run_of
@@ -77,3 +79,14 @@ def test_an_alert_that_could_not_be_told_is_told_by_the_retry(store: ResultsStor
     told = Told()
     _judge(told)
     assert len(told.texts) == 1
+
+
+@pytest.mark.parametrize(("kind", "noted"), [(DagRunType.SCHEDULED, True), (DagRunType.MANUAL, False)])
+def test_only_a_scheduled_night_asks_what_is_due(store: ResultsStore, kind: DagRunType, noted: bool) -> None:
+    run = run_of(9)
+    dag_run = SimpleNamespace(run_type=kind, dag_id=run.dag_id, run_id=run.run_id, run_after=run.started_at)
+    context: Any = {"params": {}, "dag_run": dag_run}
+    cells = PlanNightOperator(task_id="plan").execute(context)
+    assert len(cells) == 4
+    assert (len(list(store.objects.list("nightly/cells"))) == 4) is noted
+    assert PlanNightOperator(task_id="plan").execute(context) == cells

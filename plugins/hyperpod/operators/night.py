@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseNotifier, BaseOperator
 
 from hyperpod.assets import NIGHTS
-from hyperpod.run import default_results_uri
+from hyperpod.run import default_results_uri, run_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from include.catalog.loader import Catalog
+    from include.catalog.specs import NightlyCell
 
 
 class PlanNightOperator(BaseOperator):
     """List the night's cells: one for each model and workload, from the catalog's matrix or from the params.
 
-    A cell whose model or workload does not exist is listed too: it fails by itself and is recorded.
+    On a scheduled night only cells that are due or changed run (:mod:`include.results.due`), and quarantined ones are
+    recorded as skipped; a night that a person triggers runs them all. A cell whose model or workload does not exist
+    is listed too: it fails by itself and is recorded.
 
     :param models: override the matrix's models (templated).
     :param workloads: override the matrix's workloads (templated).
@@ -42,6 +47,9 @@ class PlanNightOperator(BaseOperator):
         models = list(self.models or params.get("models") or ())
         workloads = list(self.workloads or params.get("workloads") or ())
         cluster = self.cluster or params.get("cluster") or ""
+        # The SDK's enum prints as "DagRunType.SCHEDULED"; only its value is the type.
+        kind: Any = context["dag_run"].run_type
+        scheduled = getattr(kind, "value", kind) == "scheduled"
         cells: list[dict[str, Any]] = []
         if models:
             for model in models:
@@ -50,10 +58,27 @@ class PlanNightOperator(BaseOperator):
         else:
             for entry in catalog.nightly.cells:
                 for workload in workloads or entry.workloads:
-                    cells.append(_cell(entry.model, workload, cluster or entry.cluster))
+                    cell = _cell(entry.model, workload, cluster or entry.cluster)
+                    if not scheduled or self._is_due(catalog, entry, cell, context):
+                        cells.append(cell)
         unique = list({cell["cell"]: cell for cell in cells}.values())
         self.log.info("%d cells: %s", len(unique), ", ".join(cell["cell"] for cell in unique))
         return unique
+
+    def _is_due(self, catalog: Catalog, entry: NightlyCell, cell: dict[str, Any], context: Context) -> bool:
+        from include.objects import Objects
+        from include.results.due import due, inputs, note, record_skipped
+
+        objects = Objects.open(default_results_uri())
+        run = run_of(cell, context)
+        digest = inputs(catalog, cell["model"], cell["workloads"][0], cell["cluster"])
+        answer = due(objects, run, digest, entry)
+        self.log.info("%s: %s", cell["cell"], answer.reason)
+        if answer.run:
+            note(objects, run, digest)
+        elif answer.quarantined:
+            record_skipped(objects, run, cell["model"], cell["workloads"], answer.reason)
+        return answer.run
 
 
 def _cell(model: str, workload: str, cluster: str) -> dict[str, Any]:
