@@ -1,4 +1,4 @@
-"""Command line of the results: ``python -m include.results show|compare|verdict|import|export|cost``."""
+"""Command line of the results: ``python -m include.results show|compare|verdict|confirm|import|export|cost``."""
 
 from __future__ import annotations
 

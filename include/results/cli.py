@@ -65,6 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     verdict.add_argument("--nights", default="", help="comma between")
     verdict.add_argument("--reason", default="")
     verdict.set_defaults(function=_verdict)
+    again = commands.add_parser("confirm", help="decide a suspicion by pairs of re-runs: A the baseline, B the suspect")
+    again.add_argument("series")
+    again.add_argument("a", help="result ids, comma between")
+    again.add_argument("b", help="result ids, comma between, as many as A")
+    again.add_argument("--metric", required=True, choices=sorted(METRICS))
+    again.add_argument("--night", default="", help="of the suspicion, YYYY-MM-DD, default the newest")
+    again.set_defaults(function=_confirm)
     bring = commands.add_parser("import", help="take other tools' files into the store")
     bring.add_argument("files", type=Path, nargs="+")
     bring.add_argument("--format", default="auto", choices=formats.IMPORTS)
@@ -148,17 +155,21 @@ def _compare(options: argparse.Namespace) -> int:
         raise ConfigurationError("NotComparable", "; ".join(differ), fix=fix)
     rows = []
     for metric in METRICS:
-        pairs = [
-            Pair(float(x[metric]), float(y[metric]), "a" if x["started_at"] <= y["started_at"] else "b")
-            for x, y in zip(a, b, strict=True)
-            if x[metric] and y[metric]
-        ]
+        pairs = _pairs(a, b, metric)
         if pairs:
             rows.append((metric, *_difference(pairs)))
     _table(("metric", "A", "B", "B over A", "95 % interval", "verdict", "smallest seen"), rows)
     if len(a) < 3:
         print("One pair tells a difference, not whether it is real: give three pairs or more, better six.")
     return 0
+
+
+def _pairs(a: Sequence[dict[str, Any]], b: Sequence[dict[str, Any]], metric: str) -> list[Pair]:
+    return [
+        Pair(float(x[metric]), float(y[metric]), "a" if x["started_at"] <= y["started_at"] else "b")
+        for x, y in zip(a, b, strict=False)
+        if x[metric] and y[metric]
+    ]
 
 
 def _difference(pairs: Sequence[Pair]) -> tuple[str, ...]:
@@ -194,6 +205,31 @@ def _verdict(options: argparse.Namespace) -> int:
             for suspect in one.suspects:
                 print(f"  {one.name} {one.metric}: {suspect}")
     return EXIT_BAD if made.pages else 0
+
+
+def _confirm(options: argparse.Namespace) -> int:
+    from include.results.verdict.confirm import decide as decided
+    from include.results.verdicts import Confirmation, judge_night, keep_confirmation
+
+    index = _index(options)
+    made = judge_night(index, options.night)
+    mine = [one for one in made.verdicts if (one.series, one.metric) == (options.series, options.metric)]
+    if not mine or not mine[0].confirm or mine[0].effect is None:
+        fix = f"`verdict --night {made.night}` lists what is to be confirmed"
+        raise ConfigurationError("NotSuspected", f"{options.series} {options.metric} is not suspected", fix=fix)
+    a, b = (_rows(index, ids.split(",")) for ids in (options.a, options.b))
+    pairs = _pairs(a, b, options.metric)
+    if len(pairs) != len(a) or len(a) != len(b):
+        raise ConfigurationError("NotPairs", f"{len(pairs)} whole pairs", fix="give as many of each, all with a value")
+    decision, found = decided(pairs, mine[0].effect)
+    keep_confirmation(
+        index.store.objects,
+        Confirmation(series=options.series, metric=options.metric, night=made.night, decision=decision,
+                     effect=found.effect, low=found.low, high=found.high, pairs=found.pairs,
+                     at=dt.datetime.now(dt.UTC)),
+    )  # fmt: skip
+    print(f"{decision}: B over A {found.effect:+.1%} [{found.low:+.1%}, {found.high:+.1%}] in {found.pairs} pairs")
+    return EXIT_BAD if decision == "confirmed" else 0
 
 
 def _decide(index: Index, kind: Any, series: str, options: argparse.Namespace) -> int:

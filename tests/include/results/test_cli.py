@@ -112,3 +112,22 @@ def test_cost_says_how_many_instances(store: ResultsStore, capsys: pytest.Captur
     cells = capsys.readouterr().out.splitlines()[2].split()
     assert cells[2:5] == ["ml.g5.8xlarge", "3", "9.18"]
     assert _run(store, "cost", "--rate", "0") == 2
+
+
+def test_pairs_of_re_runs_turn_a_suspicion_into_a_failure(
+    store: ResultsStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    series = judge_night(Index(store)).to_confirm[0].series
+    ids: dict[str, list[str]] = {"a": [], "b": []}
+    for place in range(6):
+        for arm, ttft in (("a", 100.0), ("b", 119.0)):
+            one = result(0, run=run_of(0, dag_id="re-run", run_id=f"{arm}{place}"), ttft=ttft + place / 5, load="c=5")
+            ids[arm].append(store.put_result(one, None).result_id)
+    pairs = (",".join(ids["a"]), ",".join(ids["b"]))
+    assert _run(store, "confirm", series, *pairs, "--metric", "goodput_rps") == 2
+    assert "is not suspected" in capsys.readouterr().err
+    assert _run(store, "confirm", series, *pairs, "--metric", "ttft_ms_p50") == 1
+    assert "confirmed: B over A +1" in capsys.readouterr().out
+    (page,) = judge_night(Index(store)).pages
+    assert (page.outcome, page.metric) == ("fail", "ttft_ms_p50")
+    assert _run(store, "verdict") == 1
