@@ -101,13 +101,16 @@ class Stack:
     """The local HyperPod and Airflow together, as a context manager.
 
     :param home: AIRFLOW_HOME.
+    :param state: folder of the local HyperPod.
     :param settings: environment variables of Airflow, over those of :mod:`include.local.airflow`.
     """
 
-    def __init__(self, home: Path, story: Story, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, home: Path, story: Story, settings: Mapping[str, str] | None = None, state: Path = VAR / "local"
+    ) -> None:
         self.story = story
         self.settings = dict(settings or {})
-        self.hyperpod = LocalHyperPod(VAR / "local")
+        self.hyperpod = LocalHyperPod(state)
         self.airflow = LocalAirflow(home, self.settings)
         self.api = AirflowApi(self.airflow.url)
 

@@ -21,6 +21,7 @@ from typing import Any
 from include.local.demo import VAR, Stack
 from include.local.processes import end_recorded
 from include.local.progress import Story
+from include.local.supervisor import end_stack
 from tests.chaos import control
 from tests.chaos.campaign import Campaign, Tally, lost_results, one_tick_of_the_reaper, settle, what_is_left
 from tests.chaos.census import Bait, census
@@ -47,12 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     home = VAR / "chaos"
     end_recorded(home / "airflow" / "processes.json")
+    end_stack(home / "local")
     shutil.rmtree(home, ignore_errors=True)
     settings = {
         "AIRFLOW__CORE__DAGS_FOLDER": str(control.dags_folder(home / "dags")),
         "CHAOS_CONTROL_MANIFEST": str(home / "control.json"),
     }
-    with Stack(home / "airflow", Story(started), settings) as stack:
+    # A cluster of its own: what the control arm leaks must not meet the next demo.
+    with Stack(home / "airflow", Story(started), settings, home / "local") as stack:
         bait = _prepare(stack)
         until = started + 60 * given.minutes
         report = {"seed": given.seed, **_ours(stack, bait, planned, until)}
