@@ -30,7 +30,7 @@ from include.objects import PROJECT_ROOT
 from include.results.schema import BenchmarkResult
 
 VAR = PROJECT_ROOT / "var"
-DAGS_TO_RUN = ("release_model", "refresh_models", "nightly_benchmark", "reap_endpoints")
+DAGS_TO_RUN = ("release_model", "refresh_models", "nightly_benchmark", "judge_nights", "reap_endpoints")
 
 
 def main(argv: list[str] | None = None) -> int:
