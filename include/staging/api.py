@@ -3,111 +3,36 @@
 from __future__ import annotations
 
 import datetime as dt
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import urlsplit
 
 from include.catalog.specs import JumpStartSource, ModelSpec
-from include.errors import ConfigurationError, IntegrityError
-from include.objects import AlreadyExistsError, Objects
+from include.errors import ConfigurationError
+from include.objects import AlreadyExistsError
 from include.staging.checks import check_formats
-from include.staging.context import Progress, ProgressCallback, StagingContext
+from include.staging.context import ProgressCallback, StagingContext
+from include.staging.gates import check_place
+from include.staging.inspection import Depth, compare, inspect, refusal
 from include.staging.lock import StagingLock
 from include.staging.manifest import FILES_FOLDER, MANIFEST_NAME, Manifest, ManifestFile
 from include.staging.model import StagedModel
-from include.staging.mover import check_stored, move
-from include.staging.sources import Listing, list_source
+from include.staging.mover import move
+from include.staging.progress import Meter
+from include.staging.reuse import Reusable, find_reusable, reuse
+from include.staging.sources import Listing, SourceFile, list_source
+from include.staging.target import LOCK_NAME, Target, model_prefix
 
-FILES_AT_ONCE = 4
-LOCK_NAME = "staging.lock"
+__all__ = ["StagingContext", "model_prefix", "resolve_revision", "stage", "verify"]
+
+LARGE_AT_ONCE = 4
+SMALL_AT_ONCE = 16
+SMALL = 1 << 20
 
 
 def resolve_revision(model: ModelSpec, context: StagingContext) -> str:
     """Pin a model's revision: a commit, a content digest, or a JumpStart version."""
     return list_source(model, context).revision
-
-
-def model_prefix(name: str, revision: str) -> str:
-    """Return ``<name>/<revision>``, below a cluster's ``models_uri``."""
-    return f"{name}/{revision}"
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where one revision lives.
-
-    :param objects: rooted at ``<models_uri>/<name>/<revision>``.
-    """
-
-    objects: Objects
-    bucket: str
-    prefix: str
-    s3: Any
-
-    @classmethod
-    def open(cls, models_uri: str, name: str, revision: str, context: StagingContext) -> Target:
-        """Open the target; the bucket must exist and belong to whom it should."""
-        parts = urlsplit(models_uri)
-        if parts.scheme != "s3":
-            raise ConfigurationError(
-                "TargetInvalid",
-                f"models_uri = {models_uri!r} is not an s3:// URI",
-                fix="write s3://bucket[/prefix] in the cluster's models_uri",
-            )
-        prefix = "/".join(part for part in (parts.path.strip("/"), model_prefix(name, revision)) if part)
-        uri = f"s3://{parts.netloc}/{prefix}"
-        return cls(
-            Objects.open(uri, session=context.session, region=context.region),
-            parts.netloc,
-            prefix,
-            context.s3(),
-        )
-
-    def key(self, path: str) -> str:
-        """Full key of a file of the revision."""
-        return f"{self.prefix}/{FILES_FOLDER}/{path}"
-
-    def manifest(self) -> Manifest | None:
-        """Return the stored manifest, ``None`` when the revision is not staged."""
-        data = self.objects.get(MANIFEST_NAME)
-        return None if data is None else Manifest.from_bytes(data, self.objects.url(MANIFEST_NAME))
-
-    def sweep_uploads(self, context: StagingContext) -> int:
-        """Abort every multipart upload below the revision; only the lock's holder may."""
-        aborted = 0
-        pages = self.s3.get_paginator("list_multipart_uploads").paginate(
-            Bucket=self.bucket, Prefix=f"{self.prefix}/", **context.owner_arguments()
-        )
-        for page in pages:
-            for upload in page.get("Uploads", ()):
-                self.s3.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
-                aborted += 1
-        return aborted
-
-
-@dataclass
-class _Meter:
-    total: int
-    callback: ProgressCallback | None
-    done: int = 0
-    started: float = field(default_factory=time.monotonic)
-    said: float = 0.0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def count(self, path: str, size: int) -> None:
-        with self.lock:
-            self.done += size
-            now = time.monotonic()
-            if self.callback is None or (now - self.said < 5 and self.done < self.total):
-                return
-            self.said = now
-            rate = self.done / max(now - self.started, 1e-6)
-            eta = (self.total - self.done) / rate if rate else None
-            self.callback(Progress(self.done, self.total, rate, eta, path))
 
 
 def stage(
@@ -120,13 +45,15 @@ def stage(
     progress: ProgressCallback | None = None,
     budget_bytes: int | None = None,
     repair: bool = False,
+    notice: Callable[[str], None] | None = None,
 ) -> StagedModel:
     """Stage one revision; a revision that is staged already is only checked.
 
     :param owner: of the run; names the lock's holder and goes into the manifest.
     :param repair: move a revision again whose objects no longer match its manifest.
+    :param notice: gets sentences that a person should read before the bytes move (cross-region cost).
     :raises IntegrityError: naming the file, when staged or source bytes are not what was recorded.
-    :raises ConfigurationError: before a byte moves: unknown revision, budget, unsafe formats.
+    :raises ConfigurationError: before a byte moves: unknown revision, budget, unsafe formats, a foreign bucket.
     """
     started = time.monotonic()
     if isinstance(model.source, JumpStartSource):
@@ -134,37 +61,45 @@ def stage(
     target = Target.open(models_uri, model.name, revision, context)
     present = target.manifest()
     if present is not None and not repair:
-        return _verified(target, present, context, started)
-    listing = _admitted(model, revision, context, budget_bytes)
-    lock = StagingLock(target.objects, LOCK_NAME, owner)
+        return _verified(target, present, started)
+    listing = _admitted(model, revision, target, budget_bytes, notice)
+    lock = StagingLock(target.objects, LOCK_NAME, owner, context.lock_stale_seconds)
     with lock.held(lambda: target.manifest() is not None) as ours:
         published = None if repair else target.manifest()
         if published is not None or not ours:
-            return _verified(target, published or _require(target), context, started)
-        target.sweep_uploads(context)
-        manifest = _move_all(model, listing, target, owner, progress)
-        manifest = _publish(target, manifest, replace=repair)
-    return _staged(target, manifest, moved=listing.total_bytes, reused=False, started=started)
+            return _verified(target, published or target.require_manifest(), started)
+        target.sweep_uploads()
+        meter = Meter(listing.total_bytes, progress)
+        try:
+            files = _move_all(listing, target, lock, meter, Reusable() if repair else None)
+        except BaseException:
+            # What cannot succeed is not retried, so nobody else would abort its parts.
+            target.sweep_uploads()
+            raise
+        manifest = _publish(target, _manifest(model, listing, files, owner), lock, replace=repair)
+    return _staged(target, manifest, moved=meter.done, reused=False, started=started)
 
 
-def verify(models_uri: str, name: str, revision: str, context: StagingContext, *, deep: bool = False) -> StagedModel:
+def verify(
+    models_uri: str, name: str, revision: str, context: StagingContext, *, depth: Depth = Depth.CHECKSUMS
+) -> StagedModel:
     """Check a staged revision against its manifest: every file there, unchanged, and none too many.
 
-    :param deep: read and hash every byte again.
-    :raises IntegrityError: naming the first file that differs.
+    :raises IntegrityError: naming the files that differ.
     """
     started = time.monotonic()
     target = Target.open(models_uri, name, revision, context)
-    manifest = _require(target)
-    staged = _verified(target, manifest, context, started)
-    if deep:
-        for file in manifest.files:
-            _deep_check(target, file)
-    return staged
+    return _verified(target, target.require_manifest(), started, depth)
 
 
-def _admitted(model: ModelSpec, revision: str, context: StagingContext, budget_bytes: int | None) -> Listing:
-    listing = list_source(model, context)
+def _admitted(
+    model: ModelSpec,
+    revision: str,
+    target: Target,
+    budget_bytes: int | None,
+    notice: Callable[[str], None] | None,
+) -> Listing:
+    listing = list_source(model, target.context)
     if listing.revision != revision:
         raise ConfigurationError(
             "RevisionMoved",
@@ -177,29 +112,40 @@ def _admitted(model: ModelSpec, revision: str, context: StagingContext, budget_b
             f"model {model.name!r} has {listing.total_bytes} bytes, the budget is {budget_bytes}",
             fix="raise the budget or narrow source.include",
         )
+    for sentence in check_place(target, listing):
+        if notice is not None:
+            notice(sentence)
     check_formats(model, listing)
     return listing
 
 
 def _move_all(
-    model: ModelSpec, listing: Listing, target: Target, owner: str, progress: ProgressCallback | None
-) -> Manifest:
-    meter = _Meter(listing.total_bytes, progress)
+    listing: Listing, target: Target, lock: StagingLock, meter: Meter, reusable: Reusable | None
+) -> tuple[ManifestFile, ...]:
+    found = find_reusable(target, listing.files) if reusable is None else reusable
+    large = sorted((file for file in listing.files if file.size > SMALL), key=lambda file: -file.size)
+    small = [file for file in listing.files if file.size <= SMALL]
+    at_once = min(LARGE_AT_ONCE, max(1, len(large)))
 
-    def one(index: int) -> ManifestFile:
-        file = listing.files[index]
-        return move(
-            file,
-            target.objects,
-            f"{FILES_FOLDER}/{file.path}",
-            target.s3,
-            target.bucket,
-            target.key(file.path),
-            lambda size: meter.count(file.path, size),
-        )
+    def one(file: SourceFile) -> ManifestFile:
+        lock.require_held()
+        entry = reuse(file, target, found)
+        if entry is not None:
+            meter.total -= file.size
+            return entry
+        return move(file, target, lambda size: meter.count(file.path, size), files_at_once=at_once)
 
-    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        files = tuple(pool.map(one, range(len(listing.files))))
+    with ThreadPoolExecutor(at_once) as few, ThreadPoolExecutor(SMALL_AT_ONCE) as many:
+        running = [few.submit(one, file) for file in large] + [many.submit(one, file) for file in small]
+        try:
+            return tuple(future.result() for future in running)
+        except BaseException:
+            few.shutdown(cancel_futures=True)
+            many.shutdown(cancel_futures=True)
+            raise
+
+
+def _manifest(model: ModelSpec, listing: Listing, files: tuple[ManifestFile, ...], owner: str) -> Manifest:
     return Manifest(
         name=model.name,
         revision=listing.revision,
@@ -212,84 +158,25 @@ def _move_all(
     )
 
 
-def _publish(target: Target, manifest: Manifest, *, replace: bool) -> Manifest:
-    extra = sorted(_stored_paths(target) - {file.path for file in manifest.files})
-    for path in extra:
+def _publish(target: Target, manifest: Manifest, lock: StagingLock, *, replace: bool) -> Manifest:
+    wanted = {file.path for file in manifest.files}
+    stored = target.stored()
+    lock.require_held()
+    for path in sorted(stored.keys() - wanted):
         target.objects.delete(f"{FILES_FOLDER}/{path}")
+    found = list(compare(manifest, {path: info for path, info in stored.items() if path in wanted}))
+    if found:
+        raise refusal(found, target.objects.uri)
     try:
         target.objects.put(MANIFEST_NAME, manifest.to_bytes(), create=not replace)
     except AlreadyExistsError:
-        return _require(target)
+        return target.require_manifest()
     return manifest
 
 
-def _verified(target: Target, manifest: Manifest, context: StagingContext, started: float) -> StagedModel:
-    from botocore.exceptions import ClientError
-
-    def check(file: ManifestFile) -> None:
-        try:
-            stored = target.s3.head_object(
-                Bucket=target.bucket,
-                Key=target.key(file.path),
-                ChecksumMode="ENABLED",
-                **context.owner_arguments(),
-            )
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in ("404", "NoSuchKey", "NotFound"):
-                raise
-            raise IntegrityError(
-                "StagedFileMissing",
-                f"{file.path}: not at s3://{target.bucket}/{target.key(file.path)}",
-                fix="find out who deleted it, then stage again with --repair",
-            ) from error
-        check_stored(file, stored)
-
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(check, manifest.files))
-    extra = sorted(_stored_paths(target) - {file.path for file in manifest.files})
-    if extra:
-        raise IntegrityError(
-            "StagedFileUnknown",
-            f"{', '.join(extra[:5])}: in the revision's folder but not in its manifest",
-            fix="a revision is immutable: remove what does not belong there, or stage again with --repair",
-        )
+def _verified(target: Target, manifest: Manifest, started: float, depth: Depth = Depth.LISTING) -> StagedModel:
+    inspect(target, manifest, depth)
     return _staged(target, manifest, moved=0, reused=True, started=started)
-
-
-def _deep_check(target: Target, file: ManifestFile) -> None:
-    import hashlib
-
-    import obstore
-
-    sums = hashlib.sha256()
-    for chunk in obstore.get(target.objects.native, f"{FILES_FOLDER}/{file.path}").stream(min_chunk_size=8 << 20):
-        sums.update(bytes(chunk))
-    if sums.hexdigest() != file.sha256:
-        raise IntegrityError(
-            "StagedFileChanged",
-            f"{file.path}: sha256 is {sums.hexdigest()}, manifest says {file.sha256}",
-            fix="stage again with --repair after finding out who wrote to it",
-        )
-
-
-def _stored_paths(target: Target) -> set[str]:
-    return set(_paths(target.objects))
-
-
-def _paths(objects: Objects) -> Iterator[str]:
-    for info in objects.list(FILES_FOLDER):
-        yield info.path.removeprefix(f"{FILES_FOLDER}/")
-
-
-def _require(target: Target) -> Manifest:
-    manifest = target.manifest()
-    if manifest is None:
-        raise IntegrityError(
-            "NotStaged",
-            f"{target.objects.url(MANIFEST_NAME)}: there is no manifest",
-            fix="stage the revision",
-        )
-    return manifest
 
 
 def _staged(target: Target, manifest: Manifest, *, moved: int, reused: bool, started: float) -> StagedModel:

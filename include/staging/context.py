@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,10 @@ class StagingContext:
     :param session: ``boto3.Session`` for source and target; ``None``: the ambient one.
     :param expected_bucket_owner: account that must own the target bucket; checked on every control call.
     :param kube: Kubernetes ``ApiClient``, for copies to FSx that run in the cluster.
+    :param kms_key: ARN or id: staged objects are encrypted with it; ``None``: as the bucket says.
+    :param storage_class: of staged objects; ``None``: the bucket's.
+    :param tags: of staged objects, for cost reports and policies.
+    :param lock_stale_seconds: silence after which another stager of the revision counts as dead.
     """
 
     session: Any = None
@@ -22,6 +26,10 @@ class StagingContext:
     hf_endpoint: str | None = None
     expected_bucket_owner: str | None = None
     kube: Any = None
+    kms_key: str | None = None
+    storage_class: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    lock_stale_seconds: float = 30.0
 
     def s3(self) -> Any:
         """Return a boto3 S3 client for control calls."""
@@ -32,6 +40,10 @@ class StagingContext:
         return session.client(
             "s3", region_name=self.region, config=Config(retries={"mode": "adaptive", "max_attempts": 6})
         )
+
+    def encryption_options(self) -> dict[str, Any]:
+        """Return obstore's options for the KMS key, when there is one."""
+        return {"server_side_encryption": "aws:kms", "sse_kms_key_id": self.kms_key} if self.kms_key else {}
 
     def owner_arguments(self) -> dict[str, str]:
         """Return ``ExpectedBucketOwner`` when one is asked for."""

@@ -1,4 +1,4 @@
-"""One stager per revision: a lock object with a heartbeat; a dead holder is taken over."""
+"""One stager per revision: a lock object with a heartbeat; a dead holder is taken over, atomically."""
 
 from __future__ import annotations
 
@@ -8,25 +8,37 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from include.errors import FailureClass, PipelineError
-from include.objects import AlreadyExistsError, Objects
+
+if TYPE_CHECKING:
+    from include.objects import Objects
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
+POLL_SECONDS = 1.0
 
 
 class StagingLock:
     """Exclusive right to write one revision.
 
+    Each write names the entity tag that it replaces, so of two that take over one wins, and a holder that was
+    taken over learns it at its next heartbeat. The manifest's conditional write is what correctness rests on; the
+    lock saves moving bytes twice.
+
     :param holder: owner of the run; a retry of the same owner takes over at once, others wait for silence.
+    :param stale_seconds: silence after which a holder counts as dead.
     """
 
-    def __init__(self, objects: Objects, path: str, holder: str) -> None:
+    def __init__(self, objects: Objects, path: str, holder: str, stale_seconds: float = STALE_SECONDS) -> None:
         self.objects = objects
         self.path = path
         self.holder = holder
+        self.stale_seconds = stale_seconds
         self.token = uuid.uuid4().hex
+        self.lost = False
+        self._etag: str | None = None
         self._stop = threading.Event()
 
     @contextmanager
@@ -47,26 +59,37 @@ class StagingLock:
             beat.join(timeout=HEARTBEAT_SECONDS)
             self._release()
 
+    def require_held(self) -> None:
+        """Stop when another stager has taken over.
+
+        :raises PipelineError: StagingTakenOver.
+        """
+        if self.lost:
+            raise PipelineError(
+                "StagingTakenOver",
+                f"another run took over {self.objects.url(self.path)}",
+                fix="nothing to do: a retry checks what that run has staged",
+                failure_class=FailureClass.TRANSIENT,
+            )
+
     def _acquire(self, finished: Callable[[], bool], timeout: float) -> bool:
         deadline = time.monotonic() + timeout
-        seen: tuple[bytes | None, float] = (None, time.monotonic())
+        seen: tuple[str | None, float] = (None, time.monotonic())
         while time.monotonic() < deadline:
-            try:
-                self.objects.put(self.path, self._content(), create=True)
-            except AlreadyExistsError:
-                content = self.objects.get(self.path)
-                if content != seen[0]:
-                    seen = (content, time.monotonic())
-                # Silence is measured by our own clock: two machines' clocks need not agree.
-                stale = time.monotonic() - seen[1] > STALE_SECONDS
-                if content is None or stale or self._same_holder(content):
-                    self.objects.delete(self.path)
-                    continue
-                if finished():
-                    return False
-                time.sleep(1)
-            else:
+            if self._write(None):
                 return True
+            content, etag = self._read()
+            if etag is None:
+                continue
+            if etag != seen[0]:
+                seen = (etag, time.monotonic())
+            # Silence is measured by our own clock: two machines' clocks need not agree.
+            stale = time.monotonic() - seen[1] > self.stale_seconds
+            if (stale or self._same_holder(content)) and self._write(etag):
+                return True
+            if finished():
+                return False
+            time.sleep(POLL_SECONDS)
         raise PipelineError(
             "StagingBusy",
             f"{self.objects.url(self.path)} is held by another run for more than {timeout:.0f} s",
@@ -74,8 +97,29 @@ class StagingLock:
             failure_class=FailureClass.CAPACITY,
         )
 
-    def _content(self) -> bytes:
-        return json.dumps({"holder": self.holder, "token": self.token, "at": time.time()}).encode()
+    def _write(self, replaces: str | None) -> bool:
+        """Write the lock where there is none, or in place of the one with this entity tag."""
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        content = json.dumps({"holder": self.holder, "token": self.token, "at": time.time()}).encode()
+        try:
+            done = obstore.put(
+                self.objects.native, self.path, content, mode="create" if replaces is None else {"e_tag": replaces}
+            )
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+            return False
+        self._etag = done["e_tag"]
+        return True
+
+    def _read(self) -> tuple[bytes, str | None]:
+        import obstore
+
+        try:
+            found = obstore.get(self.objects.native, self.path)
+            return bytes(found.bytes()), found.meta["e_tag"]
+        except FileNotFoundError:
+            return b"", None
 
     def _same_holder(self, content: bytes) -> bool:
         try:
@@ -84,10 +128,18 @@ class StagingLock:
             return True
 
     def _beat(self) -> None:
+        from obstore.exceptions import BaseError
+
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            self.objects.put(self.path, self._content())
+            try:
+                if not self._write(self._etag):
+                    self.lost = True
+                    return
+            except (OSError, BaseError):
+                # A store that does not answer now may answer before we count as dead.
+                continue
 
     def _release(self) -> None:
-        content = self.objects.get(self.path)
-        if content is not None and self.token in content.decode(errors="replace"):
+        content, _ = self._read()
+        if self.token.encode() in content:
             self.objects.delete(self.path)

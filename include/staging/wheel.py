@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from include.catalog.specs import WheelSource
 from include.errors import FailureClass, IntegrityError, PipelineError
 from include.objects import PROJECT_ROOT
+from include.staging.digests import file_sha256
 
 CACHE = PROJECT_ROOT / "var" / "cache" / "wheels"
 
@@ -64,9 +64,3 @@ def _download(source: WheelSource, folder: Path) -> Path:
             evidence=tuple(done.stderr.splitlines()[-5:]),
         )
     return wheels[0]
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hex sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

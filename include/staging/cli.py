@@ -1,0 +1,257 @@
+"""Commands for people: stage a model, verify, list and look at what is staged, fetch it, collect what is old."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from include.errors import ConfigurationError, FailureClass, PipelineError
+
+if TYPE_CHECKING:
+    from include.catalog.specs import ModelSpec
+    from include.staging.context import StagingContext
+    from include.staging.target import Target
+
+EXIT_WRONG, EXIT_FAILED = 1, 2
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command. Exit code: 0 done, 1 bytes are not what they should be, 2 it could not be done."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.function(options))
+    except PipelineError as error:
+        print(error, file=sys.stderr)
+        for line in error.evidence:
+            print(f"  {line}", file=sys.stderr)
+        return EXIT_WRONG if error.failure_class is FailureClass.INTEGRITY else EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m include.staging", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+
+    def command(name: str, function: Any, what: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=what)
+        made.add_argument("--cluster", default="local", help="catalog name: whose store, region and connections")
+        made.add_argument("--models-uri", help="s3://bucket[/prefix], instead of the cluster's")
+        made.set_defaults(function=function)
+        return made
+
+    stage = command("stage", _stage, "move a model's revision to the store, or check that it is there")
+    stage.add_argument("model", help="name in the catalog; with --source any name")
+    stage.add_argument("--source", help="folder, hf://org/name[@revision] or s3://bucket/prefix, not from the catalog")
+    stage.add_argument("--revision", help="fail unless the source is at this one")
+    stage.add_argument("--repair", action="store_true", help="move again what no longer matches its manifest")
+    stage.add_argument("--budget-gb", type=float, help="refuse to move more")
+    stage.add_argument("--allow-pickle", action="store_true", help="with --source: pickled weights run code")
+    stage.add_argument("--owner", default=f"shell-{socket.gethostname()}", help="who holds the lock")
+    verify = command("verify", _verify, "compare a staged revision with its manifest")
+    verify.add_argument("model")
+    verify.add_argument("revision")
+    verify.add_argument("--depth", choices=("listing", "checksums", "content"), default="checksums")
+    listing = command("list", _list, "what is staged")
+    listing.add_argument("model", nargs="?")
+    explore = command("explore", _explore, "the files of a revision, or of a path on FSx")
+    explore.add_argument("model", nargs="?")
+    explore.add_argument("revision", nargs="?")
+    explore.add_argument("--fsx-claim", help="look into this PersistentVolumeClaim, through a short-lived pod")
+    explore.add_argument("--path", default="", help="with --fsx-claim: folder inside it")
+    explore.add_argument("--image", default="hyperpod.local/stager:1", help="with --fsx-claim: what the pod runs")
+    explore.add_argument("--folder", type=Path, help="a folder of this machine (what the pod does)")
+    fetch = command("fetch", _fetch, "copy a staged revision into a folder, verified")
+    fetch.add_argument("model")
+    fetch.add_argument("revision")
+    fetch.add_argument("--to", type=Path, required=True, help="gets <model>/<revision>/files and manifest.json")
+    warm = command("warm", _warm, "read a fetched revision, so that its bytes are resident, and check it")
+    warm.add_argument("folder", type=Path, help="…/<model>/<revision>")
+    collect = command("collect", _collect, "delete old revisions; without --yes it only says what")
+    collect.add_argument("model", nargs="?")
+    collect.add_argument("--keep", type=int, default=2, help="newest revisions of each model that stay")
+    collect.add_argument("--days", type=float, default=7, help="everything younger stays")
+    collect.add_argument("--yes", action="store_true", help="delete")
+    collect.add_argument("--without-cluster", action="store_true", help="do not ask the cluster which are served")
+    return parser
+
+
+def _place(options: argparse.Namespace) -> tuple[str, StagingContext]:
+    """Where to stage, and with whose rights: the environment's (``AWS_*``, ``HF_TOKEN``, ``HF_ENDPOINT``)."""
+    from include.staging.context import StagingContext
+
+    uri, region = options.models_uri, os.environ.get("AWS_REGION")
+    if not uri:
+        from include.catalog.loader import load_catalog
+
+        cluster = load_catalog().cluster(options.cluster)
+        uri, region = cluster.models_uri, cluster.region
+    token, endpoint = os.environ.get("HF_TOKEN"), os.environ.get("HF_ENDPOINT")
+    return uri, StagingContext(region=region, hf_token=token or None, hf_endpoint=endpoint or None)
+
+
+def _model(options: argparse.Namespace) -> ModelSpec:
+    from include.catalog.deployment import DeploymentSpec
+    from include.catalog.loader import load_catalog
+    from include.catalog.specs import ModelSpec
+
+    if not options.source:
+        return load_catalog().model(options.model)
+    from pydantic import ValidationError
+
+    try:
+        return ModelSpec.model_validate(
+            {
+                "name": options.model,
+                "source": _source(options.source),
+                "allow_pickle": options.allow_pickle,
+                "deployment": DeploymentSpec(),
+            }
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise ConfigurationError(
+            "ModelInvalid", f"{field}: {first['msg']}", fix="correct the name or --source"
+        ) from error
+
+
+def _source(text: str) -> dict[str, str]:
+    parts = urlsplit(text)
+    if parts.scheme == "s3":
+        return {"type": "s3", "uri": text if parts.path else f"{text}/"}
+    if parts.scheme == "hf":
+        repo, _, revision = text.removeprefix("hf://").partition("@")
+        return {"type": "huggingface", "repo": repo, "revision": revision or "main"}
+    return {"type": "folder", "path": str(Path(text).resolve())}
+
+
+def _target(options: argparse.Namespace) -> Target:
+    from include.staging.target import Target
+
+    uri, context = _place(options)
+    return Target.open(uri, options.model, options.revision, context)
+
+
+def _say(text: object) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _stage(options: argparse.Namespace) -> int:
+    from include.staging.api import resolve_revision, stage
+
+    uri, context = _place(options)
+    model = _model(options)
+    revision = options.revision or resolve_revision(model, context)
+    budget = None if options.budget_gb is None else int(options.budget_gb * 1e9)
+    staged = stage(
+        model, revision, uri, context, owner=options.owner, progress=_say, budget_bytes=budget, notice=_say,
+        repair=options.repair,
+    )  # fmt: skip
+    print(staged.model_dump_json(indent=1))
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from include.staging.api import verify
+    from include.staging.inspection import Depth
+
+    uri, context = _place(options)
+    staged = verify(uri, options.model, options.revision, context, depth=Depth(options.depth))
+    print(f"{staged.uri}: {staged.files} files, {staged.total_bytes} bytes: as {staged.manifest_digest} says")
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from include.staging.collect import list_staged
+
+    uri, context = _place(options)
+    for one in list_staged(uri, context, options.model):
+        state = one.digest[:19] if one.finished else "unfinished"
+        print(f"{one.name:<30} {one.revision:<42} {one.size / 1e9:>9.3f} GB {one.at:%Y-%m-%d %H:%M} {state}")
+    return 0
+
+
+def _explore(options: argparse.Namespace) -> int:
+    from include.staging.explore import explore_claim, explore_folder, explore_target
+
+    if options.folder:
+        lines = explore_folder(options.folder)
+    elif options.fsx_claim:
+        from include.catalog.loader import load_catalog
+
+        namespace = load_catalog().cluster(options.cluster).namespace
+        lines = explore_claim(_kube(), namespace, options.fsx_claim, options.path, options.image)
+    elif options.model and options.revision:
+        lines = explore_target(_target(options))
+    else:
+        raise ConfigurationError("NothingToExplore", "no revision and no claim given", fix="explore MODEL REVISION")
+    for line in lines:
+        print(line)
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from include.staging.fetch import fetch
+    from include.staging.progress import Meter
+
+    target = _target(options)
+    meter = Meter(target.require_manifest().total_bytes, _say)
+    done = fetch(target, options.to, meter.count)
+    print(json.dumps({"folder": str(done.folder), "moved_bytes": done.moved_bytes}))
+    return 0
+
+
+def _warm(options: argparse.Namespace) -> int:
+    from include.staging.fetch import warm
+
+    print(json.dumps({"folder": str(options.folder), "read_bytes": warm(options.folder)}))
+    return 0
+
+
+def _collect(options: argparse.Namespace) -> int:
+    from include.staging.collect import Retention, decide, delete, list_staged
+
+    uri, context = _place(options)
+    staged = list_staged(uri, context, options.model)
+    retention = Retention(options.keep, dt.timedelta(days=options.days))
+    decisions = decide(staged, retention, _in_use(options), dt.datetime.now(dt.UTC))
+    for decision in decisions:
+        verb = "delete" if decision.delete else "keep  "
+        one = decision.staged
+        print(f"{verb} {one.name}/{one.revision} {one.size} bytes, {one.objects} objects: {decision.reason}")
+        if decision.delete and options.yes:
+            delete(uri, one, context)
+    doomed = [decision.staged for decision in decisions if decision.delete]
+    done = "deleted" if options.yes else "would be deleted; add --yes"
+    print(f"{len(doomed)} of {len(staged)} revisions, {sum(one.size for one in doomed)} bytes {done}")
+    return 0
+
+
+def _in_use(options: argparse.Namespace) -> set[tuple[str, str]]:
+    from include.catalog.loader import load_catalog
+    from include.results.store import ResultsStore
+    from include.staging.usage import used_by_endpoints, used_by_records
+
+    records = ResultsStore.open(load_catalog().cluster(options.cluster).results_uri).records()
+    served = set() if options.without_cluster else used_by_endpoints(_kube())
+    return served | used_by_records(records)
+
+
+def _kube() -> Any:
+    from kubernetes import client, config
+    from kubernetes.config import ConfigException
+
+    try:
+        config.load_config()
+    except ConfigException as error:
+        raise ConfigurationError(
+            "NoCluster", f"no access to the cluster: {error}", fix="set KUBECONFIG (collect: or --without-cluster)"
+        ) from error
+    return client.ApiClient()

@@ -1,0 +1,60 @@
+"""Asked of the buckets before a byte moves: whose are they, and what does the way between them cost?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+from include.errors import ConfigurationError
+from include.staging.sources import Listing
+from include.staging.target import Target
+
+# USD per GB between AWS regions, list price, US regions (EC2 on-demand pricing page, "Data Transfer").
+INTER_REGION_USD = Decimal("0.02")
+
+
+def check_place(target: Target, listing: Listing) -> Iterator[str]:
+    """Check the target bucket; yields what a person should know about the way.
+
+    :raises ConfigurationError: the bucket is absent, another account's, or closed to us.
+    """
+    region = bucket_region(target)
+    wanted = target.context.region
+    cost = f"about ${Decimal(listing.total_bytes) / 10**9 * INTER_REGION_USD:.2f} at list price"
+    if region and wanted and region != wanted:
+        yield (
+            f"bucket {target.bucket} is in {region}, the cluster in {wanted}: every load of these weights crosses "
+            f"regions, {cost} each; use a bucket in {wanted}"
+        )
+    if region and listing.region and listing.region != region:
+        yield f"the source is in {listing.region}, the target in {region}: the copy costs {cost}"
+
+
+def bucket_region(target: Target) -> str:
+    """Return the region of the target bucket; empty when the store does not say.
+
+    :raises ConfigurationError: the bucket is absent, another account's, or closed to us.
+    """
+    from botocore.exceptions import ClientError
+
+    try:
+        answer = target.s3.head_bucket(Bucket=target.bucket, **target.context.owner_arguments())
+    except ClientError as error:
+        status = int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+        headers = error.response["ResponseMetadata"].get("HTTPHeaders", {})
+        if status == 301:
+            return str(headers.get("x-amz-bucket-region", ""))
+        if status == 404:
+            raise ConfigurationError(
+                "BucketMissing", f"models_uri: bucket {target.bucket!r} does not exist", fix="make it, or correct it"
+            ) from error
+        if status == 403:
+            owner = target.context.expected_bucket_owner
+            asked = f", or it does not belong to account {owner}" if owner else ""
+            raise ConfigurationError(
+                "BucketForbidden",
+                f"models_uri: bucket {target.bucket!r} may not be used by this connection{asked}",
+                fix="check the connection's rights and the account that owns the bucket",
+            ) from error
+        raise
+    return str(answer["ResponseMetadata"].get("HTTPHeaders", {}).get("x-amz-bucket-region", ""))

@@ -1,0 +1,128 @@
+"""Where one revision lives in S3, and what is there now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from include.errors import ConfigurationError, IntegrityError
+from include.objects import ObjectInfo, Objects, s3_options
+from include.staging.context import StagingContext
+from include.staging.manifest import FILES_FOLDER, MANIFEST_NAME, Manifest
+
+LOCK_NAME = "staging.lock"
+REQUEST_SECONDS = 300
+
+
+def model_prefix(name: str, revision: str) -> str:
+    """Return ``<name>/<revision>``, below a cluster's ``models_uri``."""
+    return f"{name}/{revision}"
+
+
+def bucket_and_prefix(uri: str, field: str = "models_uri") -> tuple[str, str]:
+    """Split ``s3://bucket/prefix``; the prefix has no slash at its ends.
+
+    :raises ConfigurationError: when it is not an s3:// URI.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme != "s3" or not parts.netloc:
+        raise ConfigurationError(
+            "TargetInvalid",
+            f"{field} = {uri!r} is not an s3:// URI",
+            fix=f"write s3://bucket[/prefix] in {field}",
+        )
+    return parts.netloc, parts.path.strip("/")
+
+
+def open_objects(uri: str, context: StagingContext, **more: Any) -> Objects:
+    """Open a prefix for moving bytes: no payload hash in the signature, a checksum that the store verifies.
+
+    :param more: further options of obstore's ``S3Store``.
+    """
+    from obstore.store import S3Store
+
+    bucket, prefix = bucket_and_prefix(uri)
+    options = s3_options(session=context.session, region=more.pop("region", None) or context.region)
+    options |= {"unsigned_payload": True, "checksum_algorithm": "crc64nvme", **context.encryption_options(), **more}
+    options["client_options"] = {"timeout": f"{REQUEST_SECONDS}s", **options.get("client_options", {})}
+    return Objects(uri.rstrip("/"), S3Store(bucket, prefix=prefix or None, **options))
+
+
+@dataclass(frozen=True)
+class Target:
+    """One revision's place.
+
+    :param objects: rooted at ``<models_uri>/<name>/<revision>``.
+    :param models_uri: the root of all models.
+    """
+
+    objects: Objects
+    bucket: str
+    prefix: str
+    s3: Any
+    models_uri: str
+    context: StagingContext
+
+    @classmethod
+    def open(cls, models_uri: str, name: str, revision: str, context: StagingContext) -> Target:
+        """Open the target; no request is made."""
+        bucket, above = bucket_and_prefix(models_uri)
+        prefix = "/".join(part for part in (above, model_prefix(name, revision)) if part)
+        objects = open_objects(f"s3://{bucket}/{prefix}", context)
+        return cls(objects, bucket, prefix, context.s3(), models_uri.rstrip("/"), context)
+
+    def key(self, path: str) -> str:
+        """Full key of a file of the revision."""
+        return f"{self.prefix}/{FILES_FOLDER}/{path}"
+
+    def manifest(self) -> Manifest | None:
+        """Return the stored manifest, ``None`` when the revision is not staged."""
+        data = self.objects.get(MANIFEST_NAME)
+        return None if data is None else Manifest.from_bytes(data, self.objects.url(MANIFEST_NAME))
+
+    def require_manifest(self) -> Manifest:
+        """Return the stored manifest.
+
+        :raises IntegrityError: when there is none.
+        """
+        manifest = self.manifest()
+        if manifest is None:
+            where = self.objects.url(MANIFEST_NAME)
+            raise IntegrityError("NotStaged", f"{where}: there is no manifest", fix="stage the revision")
+        return manifest
+
+    def stored(self) -> dict[str, ObjectInfo]:
+        """Return what lies in the revision's folder, by path; one request for a thousand files."""
+        start = f"{FILES_FOLDER}/"
+        return {info.path.removeprefix(start): info for info in self.objects.list(FILES_FOLDER)}
+
+    def head(self, path: str) -> dict[str, Any] | None:
+        """Return the store's answer for a file, its checksum included; ``None`` when it is not there."""
+        from botocore.exceptions import ClientError
+
+        arguments = {"ChecksumMode": "ENABLED", **self.context.owner_arguments()}
+        try:
+            return dict(self.s3.head_object(Bucket=self.bucket, Key=self.key(path), **arguments))
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("404", "NoSuchKey", "NotFound"):
+                raise
+            return None
+
+    def uploads(self) -> Iterator[dict[str, Any]]:
+        """Yield the multipart uploads below the revision that were neither completed nor aborted."""
+        pages = self.s3.get_paginator("list_multipart_uploads").paginate(
+            Bucket=self.bucket, Prefix=f"{self.prefix}/", **self.context.owner_arguments()
+        )
+        for page in pages:
+            yield from page.get("Uploads", ())
+
+    def sweep_uploads(self) -> int:
+        """Abort every multipart upload below the revision; only the lock's holder may."""
+        found = list(self.uploads())
+        for upload in found:
+            self.s3.abort_multipart_upload(
+                Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"], **self.context.owner_arguments()
+            )
+        return len(found)
