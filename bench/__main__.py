@@ -16,6 +16,7 @@ AREAS = (
     "lifecycle",
     "loadtest",
     "results",
+    "staging",
 )
 
 

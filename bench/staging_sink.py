@@ -4,7 +4,7 @@
 
 A real S3 server on the same machine would be the limit (SeaweedFS spends about 10 CPU-seconds per GB received, this
 one about 0.7), and the figures would say little about the clients. What it does not do: keep what is uploaded, check
-signatures, delete. An object that is to be downloaded is a file below ``FOLDER/content``. CRC64NVME is checked
+signatures. An object that is to be downloaded is a file below ``FOLDER/content``. CRC64NVME is checked
 and reported as S3 does (full object); entity tags of single uploads are MD5.
 """
 
@@ -224,7 +224,8 @@ class Handler:
         if self.headers.get("if-none-match") == "*" and self.store.head(self.key):
             self.answer("412 Precondition Failed", b"<Error><Code>PreconditionFailed</Code></Error>")
             return
-        etag = md5 or f"{crc:032x}"
+        # Not in the form of an MD5, which clients would compare.
+        etag = md5 or f"{crc:032x}-1"
         self._keep(kept, size, crc, etag)
         self.answer("200 OK", ETag=f'"{etag}"', **{CRC: as_text(crc)})
 
@@ -263,6 +264,13 @@ class Handler:
             )
             return
         listed = self.body(keep=True)[3].decode()
+        if "delete" in self.query:
+            names = re.findall(r"<Key>(.*?)</Key>", listed)
+            for name in names:
+                self.store.meta_path(f"{self.key}/{name}").unlink(missing_ok=True)
+            done = "".join(f"<Deleted><Key>{name}</Key></Deleted>" for name in names)
+            self.xml(f"<DeleteResult>{done}</DeleteResult>")
+            return
         folder = self.store.root / "uploads" / self.query["uploadId"]
         size = crc = 0
         numbers = sorted(map(int, re.findall(r"<PartNumber>(\d+)</PartNumber>", listed)))
@@ -371,17 +379,14 @@ def as_text(crc: int) -> str:
 
 
 def add_content(root: Path, key: str, file: Path) -> None:
-    """Put a file into the server as an object that can be downloaded."""
-    crc = 0
-    with file.open("rb") as source:
-        while chunk := source.read(1 << 22):
-            crc = crc64nvme(chunk, crc)
+    """Give an object that was uploaded, and dropped, its bytes back, so that it can be downloaded."""
     store, name = Store(root), quote(key, safe="")
+    meta = store.head(key)
+    if meta is None:
+        raise FileNotFoundError(key)
     (root / "content" / name).unlink(missing_ok=True)
     os.link(file, root / "content" / name)
-    # A client whose clock is behind would skip an object of the future (s5cmd does).
-    meta = {"size": file.stat().st_size, "crc": crc, "etag": f"{crc:032x}-4", "user": {}, "content": name}
-    store.put(key, meta)
+    store.put(key, meta | {"content": name})
 
 
 def _serve(listener: socket.socket, make: Callable[[socket.socket], ssl.SSLSocket], store: Store) -> None:
@@ -395,8 +400,9 @@ def _serve(listener: socket.socket, make: Callable[[socket.socket], ssl.SSLSocke
         try:
             Handler(make(connection), store).serve()
         except (OSError, ValueError):
+            pass
+        finally:
             os._exit(0)
-        os._exit(0)
 
 
 def main(arguments: list[str]) -> int:
