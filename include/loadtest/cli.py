@@ -33,17 +33,16 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from include.loadtest.options import add_load_options
+
     parser = argparse.ArgumentParser(prog="python -m include.loadtest", description=__doc__)
     commands = parser.add_subparsers(required=True)
     run = commands.add_parser("run", help="run one load level, or all of a catalog workload's")
     run.add_argument("--url", required=True, help="base URL, http(s)://host[:port][/prefix]")
     run.add_argument("--model", default="", help="model name in the request body")
     run.add_argument("--workload", default="smoke", help="name in include/catalog/workloads")
-    run.add_argument("--protocol", help="other than the workload's")
-    run.add_argument("--concurrency", type=int, help="closed loop: instead of the workload's load levels")
-    run.add_argument("--rate", type=float, help="open loop: instead of the workload's load levels")
-    run.add_argument("--requests", type=int)
-    run.add_argument("--duration", type=float, help="seconds")
+    run.add_argument("--protocol", help="openai-chat, openai-completions, invocations, sagemaker or embeddings")
+    add_load_options(run)
     run.add_argument("--arm", choices=("cold", "warm"), default="cold")
     run.add_argument("--seed", type=int)
     run.add_argument("--ca-file")
@@ -72,27 +71,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from include.catalog.loader import load_catalog
-    from include.catalog.specs import LoadSpec
-    from include.loadtest.api import Target, run_load
+    from include.loadtest.api import run_load
+    from include.loadtest.options import loads, target
 
     workload = load_catalog().workload(options.workload)
-    loads = workload.loads
-    if options.concurrency or options.rate:
-        bounds = {"requests": options.requests, "duration_s": options.duration}
-        mode = "open" if options.rate else "closed"
-        values = {"mode": mode, "rate": options.rate, "concurrency": options.concurrency, **bounds}
-        loads = (LoadSpec.model_validate(values),)
-    target = Target(
-        base_url=options.url,
-        model=options.model,
-        protocol=options.protocol,
-        ca_file=options.ca_file,
-        insecure=options.insecure,
-    )
+    levels, place = loads(options, workload), target(options)
     valid = True
-    for load in loads:
+    for load in levels:
         outcome = run_load(
-            target,
+            place,
             workload,
             load,
             out_dir=options.out / f"{workload.name}-{load.label}-{options.arm}",
