@@ -136,6 +136,7 @@ class Bench:
     def __init__(self, tools: list[clients.Client], reps: int, streams: list[int]) -> None:
         self._tools, self._reps, self._streams = tools, reps, streams
         self.rows: list[dict[str, Any]] = []
+        self.failed: dict[str, str] = {}
         self.core = max(os.sched_getaffinity(0))
 
     def add(self, case: str, tool: str, metric: str, values: list[float], unit: str) -> None:
@@ -272,6 +273,8 @@ class Bench:
         except (OSError, ValueError, KeyError, StopIteration, TimeoutError, ZeroDivisionError) as error:
             if client.name == "ours":
                 raise
+            said = f"{case}: {error!r}"[:200]
+            self.failed[client.name] = "; ".join(filter(None, (self.failed.get(client.name), said)))
             print(f"  {case:16} {client.name:10} failed: {error!r}"[:200], flush=True)
 
 
@@ -292,6 +295,8 @@ def _errors(said: clients.Figures, log: dict[str, Any]) -> dict[str, float]:
         "ttft_p50_error_ms": float(np.median(said.ttft) - np.median(ttft)),
         "ttft_p99_error_ms": float(np.quantile(said.ttft, 0.99) - np.quantile(ttft, 0.99)),
         "e2e_error_ms": float(np.mean(said.e2e) - e2e.mean()),
+        "e2e_p50_error_ms": float(np.median(said.e2e) - np.median(e2e)),
+        "e2e_p99_error_ms": float(np.quantile(said.e2e, 0.99) - np.quantile(e2e, 0.99)),
         "delivered_streams": float(log["peak"]),
         "server_lag_p99": float(
             np.quantile(
@@ -300,6 +305,10 @@ def _errors(said: clients.Figures, log: dict[str, Any]) -> dict[str, float]:
             / 1e6
         ),
     }
+    if len(said.ttft) == len(said.e2e):
+        tpot, true_tpot = (said.e2e - said.ttft) / 63, (e2e - ttft) / 63
+        result["tpot_error_ms"] = float(tpot.mean() - true_tpot.mean())
+        result["tpot_p99_error_ms"] = float(np.quantile(tpot, 0.99) - np.quantile(true_tpot, 0.99))
     if len(said.gaps):
         result["gap_error_ms"] = float(np.median(said.gaps) - np.median(gaps))
         result["gap_p99_error_ms"] = float(np.quantile(said.gaps, 0.99) - np.quantile(gaps, 0.99))
@@ -352,7 +361,7 @@ def main(arguments: list[str] | None = None) -> int:
     bench = Bench(tools, options.reps, [int(n) for n in options.streams.split(",")])
     with tempfile.TemporaryDirectory() as folder:
         bench.run_all(make_certificate(Path(folder)))
-    place = common.write("loadtest", bench.rows, left_out, priority=PRIORITY if os.geteuid() == 0 else 0)
+    place = common.write("loadtest", bench.rows, left_out | bench.failed, priority=PRIORITY if os.geteuid() == 0 else 0)
     print(f"{place.relative_to(PROJECT_ROOT)}: {len(bench.rows)} rows")
     return 0
 

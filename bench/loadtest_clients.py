@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -161,9 +162,10 @@ class Wrk:
     name = "wrk"
 
     def available(self) -> str:
-        import shutil
-
-        return "" if shutil.which("wrk") else "wrk is not installed (apt-get install wrk)"
+        if shutil.which("wrk") is None and os.geteuid() == 0 and shutil.which("apt-get"):
+            _try(["apt-get", "update", "-qq"])
+            _try(["apt-get", "install", "-qq", "-y", "--no-install-recommends", "wrk"])
+        return "" if shutil.which("wrk") else "wrk is not installed and this user may not: apt-get install wrk"
 
     def command(self, url: str, streams: int, requests: int, tokens: int, out: Path) -> tuple[list[str], bytes]:
         body = json.dumps({"stream": True, "max_tokens": tokens, "messages": [{"role": "user", "content": "w " * 32}]})
