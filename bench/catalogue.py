@@ -14,7 +14,7 @@ from include.endpoint.watch import wait_until_ready
 # The patience of production (minutes to hours) would only make the table slow: what is terminal at once is so here too.
 SHORT = Limits(
     operator_silence_s=8, unschedulable_s=8, queue_s=8, image_pull_s=8, mount_s=8, config_s=3, restarts=2,
-    registration_s=30, targets_s=20, first_completion_s=25,
+    registration_s=25, targets_s=15, first_completion_s=18,
 )  # fmt: skip
 GIVE_UP_S = 120
 

@@ -25,7 +25,7 @@ from tests.include.staging import killing
 from tests.include.staging.conftest import MODELS_URI, Server, contents, make_model, staged_contents
 
 pytestmark = [pytest.mark.local, pytest.mark.timeout(3600)]
-KILLS = int(os.environ.get("STAGING_KILLS", "12"))
+KILLS = int(os.environ.get("STAGING_KILLS", "6"))
 SEED = int(os.environ.get("STAGING_SEED", "7"))
 SIZES = (18 << 20, 5 << 20, 2 << 20)
 
