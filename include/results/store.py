@@ -91,7 +91,9 @@ class ResultsStore:
 
     def record_paths(self) -> Iterator[str]:
         """Yield the path of every run's record."""
-        return (info.path for info in self.objects.list("runs") if info.path.endswith("/record.json"))
+        paths = (info.path for info in self.objects.list("runs"))
+        # The record stage has an outcome of that name too.
+        return (path for path in paths if path.endswith("/record.json") and not path.endswith("/stages/record.json"))
 
     def of_run(self, run_path: str) -> list[BenchmarkResult]:
         """Return the results of one run, in the order they were measured."""

@@ -92,7 +92,8 @@ def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise RuntimeError(f"the api-server is not up: {log.read_text()[-3000:]}")
 
 
-@pytest.fixture(scope="session")
+# Playwright keeps an event loop running in this thread as long as it lives: no longer than its own tests.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium: the system's, else Playwright's own; without either this fails, it never skips."""
     system = shutil.which("chromium")

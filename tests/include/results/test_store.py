@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from include.catalog.plan import RunIdentity
 from include.endpoint.model import TeardownReport
 from include.errors import IntegrityError
 from include.objects import Objects
 from include.results.journal import RunJournal
 from include.results.paths import safe_segment
+from include.results.schema import StageOutcome
 from include.results.schemas import FOLDER, PUBLISHED, schema_of
 from include.results.store import ResultsStore
 from tests.include.results.builders import (
@@ -129,3 +131,10 @@ def test_journal_keeps_a_run(store: ResultsStore) -> None:
     teardown = RunJournal(Objects.open(store.objects.uri), run_of(1)).read_teardown()
     assert teardown is not None
     assert teardown.absent
+
+
+def test_the_outcome_of_the_stage_named_record_is_not_taken_for_a_runs_record(tmp_path: Path) -> None:
+    store = ResultsStore.open(str(tmp_path))
+    journal = RunJournal(store.objects, RunIdentity(dag_id="d", run_id="r", started_at=dt.datetime.now(dt.UTC)))
+    journal.write_outcome(StageOutcome(stage="record", state="success", attempt=1, started_at=dt.datetime.now(dt.UTC)))
+    assert list(store.records()) == []
