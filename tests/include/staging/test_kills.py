@@ -85,7 +85,7 @@ def test_killed_stagers_leave_nothing_that_one_retry_does_not_mend(
     for number in range(KILLS):
         name = f"killed-{number}"
         victim = start(processes, str(folder), name, "run")
-        victim.join(timeout=dice.uniform(0.02, took))
+        victim.join(timeout=dice.uniform(0.02, took / 2))
         killed_at_work += victim.exitcode is None
         victim.kill()
         victim.join()
@@ -99,7 +99,7 @@ def test_killed_stagers_leave_nothing_that_one_retry_does_not_mend(
         names = {key.rsplit("/", 1)[-1] for key in server.keys(f"models/{name}/") if "/files/" not in key}
         assert names == {"manifest.json"}
         remove(server, name)
-    assert killed_at_work >= KILLS // 2, "the kills came too late to prove anything"
+    assert killed_at_work >= KILLS // 3, "the kills came too late to prove anything"
     assert resumed, "no retry found a file that its predecessor had finished"
 
 
