@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.endpoints import Workbench
-from include.catalog.plan import ReleasePlan
-from include.endpoint.model import EndpointRef
 from include.endpoint.readiness import Limits, Readiness
 from include.endpoint.watch import wait_until_ready
 
@@ -56,6 +54,7 @@ CASES = (
     Case("hf-download-failed", "hub-download", needs=HUB),
     Case("kueue-not-admitted", "queue", needs={"queue": "team-a"}),
     Case("deployment-failed", "deployment-failed"),
+    Case("deploy-timeout", "deadline"),
     Case("irsa-denied", "web-identity", needs=REGISTERED),
     Case("tls-bucket-not-writable", "tls-bucket", needs=REGISTERED),
     Case("stuck-registration", "registration-stuck", needs=REGISTERED),
@@ -82,30 +81,18 @@ class Provoked:
 
 async def provoke(bench: Workbench) -> list[Provoked]:
     """Create one endpoint for each case and wait for every verdict: first those that can share a cluster, at once."""
-    made = await asyncio.gather(*(_make(bench, case, f"c{number}") for number, case in enumerate(CASES)))
-    found = await asyncio.gather(*(_verdict(bench, one) for one in made))
-    return [*found, await _verdict(bench, await _make(bench, ALONE, "alone"))]
+    found = await asyncio.gather(*(_one(bench, case, f"c{number}") for number, case in enumerate(CASES)))
+    return [*found, await _one(bench, ALONE, "alone")]
 
 
-@dataclass(frozen=True)
-class _Made:
-    case: Case
-    plan: ReleasePlan
-    ref: EndpointRef
-    began: float
-
-
-async def _make(bench: Workbench, case: Case, name: str) -> _Made:
+async def _one(bench: Workbench, case: Case, name: str) -> Provoked:
     plan = bench.plan(name, **case.needs)
     corrupt = case.fault == "weights-corrupt"
     if not corrupt and case.fault != "none":
         await asyncio.to_thread(bench.faults.add_cluster, case.fault, f"{name}-*", case.params, None)
     began = time.monotonic()
-    return _Made(case, plan, await asyncio.to_thread(bench.create, plan, corrupt=corrupt), began)
-
-
-async def _verdict(bench: Workbench, made: _Made) -> Provoked:
+    ref = await asyncio.to_thread(bench.create, plan, corrupt=corrupt)
     last = Readiness("pending", "", "", "")
-    async for step in wait_until_ready(made.ref, made.plan, bench.clients, timeout_seconds=GIVE_UP_S, limits=SHORT):
+    async for step in wait_until_ready(ref, plan, bench.clients, timeout_seconds=GIVE_UP_S, limits=SHORT):
         last = step
-    return Provoked(made.case, last, time.monotonic() - made.began)
+    return Provoked(case, last, time.monotonic() - began)

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,14 @@ from bench.waiters import MARK
 from include.catalog.plan import ReleasePlan
 from include.endpoint import names
 from include.endpoint.model import EndpointRef
+from include.endpoint.teardown import teardown
 from include.objects import PROJECT_ROOT
 
 SIZES = (1, 200)
 REPEATS = {1: 5}
 STEADY_S = 20.0
 LIMIT_S = 900.0
+TEARDOWNS_AT_ONCE = 16
 Pair = tuple[ReleasePlan, EndpointRef]
 
 
@@ -77,11 +80,11 @@ class OperatorsWord:
 class Waiters:
     """The process that waits, and what it has said."""
 
-    def __init__(self, kind: str, pairs: list[Pair]) -> None:
+    def __init__(self, pairs: list[Pair]) -> None:
         self.heard: dict[str, tuple[str, float]] = {}
         self._log: list[str] = []
         self._process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "bench.waiters", kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-u", "-m", "bench.waiters"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, cwd=PROJECT_ROOT, text=True,
         )  # fmt: skip
         lines = [json.dumps({"plan": plan.to_xcom(), "ref": ref.model_dump(mode="json")}) for plan, ref in pairs]
@@ -158,7 +161,7 @@ def waiting(bench: Workbench, size: int) -> list[common.Row]:
         hold = bench.faults.add_cluster("not-ready", "*", {}, None)
         pairs = _make(bench, size)
         _until("all pods run", lambda pairs=pairs: _running(bench) >= len(pairs))
-        waiters = Waiters("ready", pairs)
+        waiters = Waiters(pairs)
         _until("all watch", lambda w=waiters, p=pairs: w.watches(p))
         cpu, memory = waiters.cost(STEADY_S)
         bench.faults.clear(hold.id)
@@ -184,15 +187,15 @@ def waiting(bench: Workbench, size: int) -> list[common.Row]:
 
 
 def _delete(bench: Workbench, pairs: list[Pair], word: OperatorsWord) -> list[float]:
-    from include.endpoint.resources import ENDPOINT_CONFIGS
+    """Tear all down, a thread for each as Airflow has a task for each; how late each is told that all is gone (s)."""
 
-    waiters = Waiters("absent", pairs)
-    _until("all watch", lambda: waiters.watches(pairs))
-    for _, ref in pairs:
-        bench.clients.api.delete(ENDPOINT_CONFIGS, ref.name, ref.namespace, uid=ref.uid)
-    _until("all gone", lambda: len(waiters.heard) == len(pairs))
-    waiters.end()
-    return [at - word.gone[name] for name, (_, at) in waiters.heard.items()]
+    def one(pair: Pair) -> tuple[str, float]:
+        teardown(pair[1], bench.clients, bench.intents, plan=pair[0], patience_s=LIMIT_S)
+        return pair[1].name, time.time()
+
+    with ThreadPoolExecutor(TEARDOWNS_AT_ONCE) as pool:
+        ended = list(pool.map(one, pairs))
+    return [at - word.gone[name] for name, at in ended]
 
 
 def _make(bench: Workbench, size: int) -> list[Pair]:

@@ -11,7 +11,7 @@ import asyncio
 import dataclasses
 import datetime as dt
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from include.endpoint.facts import Facts
 from include.endpoint.namespaceview import NamespaceView, shared_view
@@ -97,6 +97,9 @@ class _Waiter:
     async def _facts(self) -> Facts:
         await self._surroundings()
         seen = self.view.snapshot(self.ref)
+        if seen.resource is None:
+            # A watch may be behind: that an object is gone is for the API to say.
+            seen = dataclasses.replace(seen, resource=await asyncio.to_thread(self._ask_resource))
         now = dt.datetime.now(dt.UTC)
         known = self._known
         snapshot = dataclasses.replace(seen, queue=known.queue, operator=known.operator, nodes=known.nodes)
@@ -112,6 +115,9 @@ class _Waiter:
         if first and not self.plan.cluster.queue_name:
             return
         self._known = await asyncio.to_thread(self._ask_surroundings, self.view.snapshot(self.ref))
+
+    def _ask_resource(self) -> dict[str, Any] | None:
+        return self.clients.api.get(ENDPOINT_KINDS[self.ref.kind], self.ref.name, self.ref.namespace)
 
     def _ask_surroundings(self, seen: Snapshot) -> Snapshot:
         settled = bool(((seen.resource or {}).get("status") or {}).get("state"))
@@ -148,52 +154,3 @@ def _too_late(ref: EndpointRef, seconds: float, verdict: Readiness) -> Readiness
         verdict.evidence,
         verdict.row,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Leaving:
-    """One step on the way to absence, as far as Kubernetes objects of the endpoint's name show it."""
-
-    absent: bool
-    message: str
-
-
-async def wait_until_absent(ref: EndpointRef, clients: Clients, *, timeout_seconds: float) -> AsyncIterator[Leaving]:
-    """Yield each change until no watched object of the endpoint is left; teardown proves the rest.
-
-    The last one has ``absent`` false when time was up first.
-    """
-    loop = asyncio.get_running_loop()
-    ends = loop.time() + timeout_seconds
-    said = ""
-    async with shared_view(clients, ref.namespace) as view:
-        await view.synced(min(SYNC_TIMEOUT_S, timeout_seconds))
-        with view.subscribed(ref.name) as changed:
-            while True:
-                changed.clear()
-                view.raise_failure()
-                left = _left(view.snapshot(ref), ref)
-                if not left:
-                    yield Leaving(True, f"{ref.name}: nothing left")
-                    return
-                line = f"{ref.name}: {', '.join(left)} left"
-                if line != said or loop.time() >= ends:
-                    said = line
-                    yield Leaving(False, line)
-                if loop.time() >= ends:
-                    return
-                await _changed_or(changed, max(ends - loop.time(), 0))
-
-
-def _left(snapshot: Snapshot, ref: EndpointRef) -> list[str]:
-    resource = snapshot.resource
-    if resource is not None and resource["metadata"]["uid"] != ref.uid:
-        return []  # the name has a new owner, and so has everything derived from it
-    left = []
-    if resource is not None:
-        state = (resource.get("status") or {}).get("state") or ""
-        left.append(f"{ENDPOINT_KINDS[ref.kind].kind} ({state})" if state else ENDPOINT_KINDS[ref.kind].kind)
-    left += ["Deployment"] if snapshot.deployments and ref.kind != "direct" else []
-    left += [f"{len(snapshot.pods)} pod(s)"] if snapshot.pods else []
-    left += ["registration"] if snapshot.registration is not None else []
-    return left

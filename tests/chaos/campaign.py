@@ -156,7 +156,7 @@ def _take(todo: deque[Injection]) -> list[Injection]:
 
 
 def lost_results(stack: Stack, runs: Iterable[Attacked]) -> list[str]:
-    """Return what is wrong with the runs' records: absent, of another colour, without a reason, without results."""
+    """Return what is wrong with the runs' records: absent, red under a green run, no reason, no results."""
     from include.local.demo import VAR
     from include.results.store import ResultsStore
 
@@ -170,6 +170,8 @@ def lost_results(stack: Stack, runs: Iterable[Attacked]) -> list[str]:
             continue
         if record.state == "failed" and not (record.failed_stage and record.reason):
             wrong.append(f"{run.run_id}: failed without a stage and a reason")
+        if run.state == "success" and record.state != "success":
+            wrong.append(f"{run.run_id}: the run is green, its record says {record.state}")
         if record.state == "success" and not record.results:
             wrong.append(f"{run.run_id}: success without results")
         missing = set(record.results) - known

@@ -19,7 +19,7 @@ from include.endpoint.model import EndpointRef
 from include.endpoint.readiness import Limits, Readiness
 from include.endpoint.resources import DEPLOYMENTS, ENDPOINT_CONFIGS, EVENTS, PODS
 from include.endpoint.teardown import teardown
-from include.endpoint.watch import wait_until_absent, wait_until_ready
+from include.endpoint.watch import wait_until_ready
 from tests.include.endpoint.builders import cluster, model, plan, run
 from tests.include.endpoint.conftest import set_status
 from tests.include.local.stack import Stack
@@ -213,23 +213,27 @@ async def test_many_waiters_share_one_list_and_watch_per_resource(clients: Clien
         await asyncio.to_thread(teardown_all, ref, clients, intents)
 
 
-async def test_absence_is_followed_until_nothing_watched_is_left(clients: Clients, intents: IntentLog) -> None:
-    ref, _ = await asyncio.to_thread(made, clients, intents)
-    await act(make_deployment, clients, ref, 1)
-    said: list[str] = []
-
-    async def leave() -> bool:
-        last = False
-        async for step in wait_until_absent(ref, clients, timeout_seconds=20):
-            said.append(step.message)
-            last = step.absent
-        return last
-
-    leaving = asyncio.create_task(leave())
-    await until(lambda: bool(said))
-    assert "Deployment" in said[0]
-    await asyncio.to_thread(teardown_all, ref, clients, intents)
-    assert await leaving
+async def test_an_object_that_the_watch_has_not_shown_yet_is_not_taken_for_deleted(
+    servers: Stack, clients: Clients, intents: IntentLog, fault: Any
+) -> None:
+    first, plan_of_first = await asyncio.to_thread(made, clients, intents)
+    heard: list[Readiness] = []
+    waiting = [asyncio.create_task(follow(first, plan_of_first, clients, heard))]
+    await until(lambda: bool(heard))
+    # From here on, the shared watch is blind.
+    await act(lambda: fault(match={"verb": "watch"}, action="hang", seconds=15, times=-1))
+    await act(lambda: requests.post(servers.url("_local/cut-watches"), timeout=5))
+    second, plan_of_second = await asyncio.to_thread(made, clients, intents)
+    told: list[Readiness] = []
+    waiting.append(asyncio.create_task(follow(second, plan_of_second, clients, told)))
+    await until(lambda: bool(told))
+    assert (told[0].state, told[0].phase) == ("pending", "operator")
+    await act(lambda: requests.delete(servers.url("_local/faults"), timeout=5))
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    for ref in (first, second):
+        await asyncio.to_thread(teardown_all, ref, clients, intents)
 
 
 async def test_without_the_right_to_watch_the_answer_is_a_configuration_error(
