@@ -12,13 +12,13 @@ import datetime as dt
 from airflow.sdk import Param, dag
 
 from hyperpod.assets import NIGHTS
-from hyperpod.defaults import DEFAULT_ARGS
+from hyperpod.defaults import DEFAULT_ARGS, only_at
 from hyperpod.notifications.log import LogNotifier
 from hyperpod.operators.night import JudgeNightOperator
 
 
 @dag(
-    schedule="0 6 * * *",
+    schedule=only_at("0 6 * * *"),
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,

@@ -13,13 +13,13 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task_group
 
-from hyperpod.defaults import DEFAULT_ARGS
+from hyperpod.defaults import DEFAULT_ARGS, only_at
 from hyperpod.operators.night import PlanNightOperator
 from hyperpod.task_groups.release import release_stages
 
 
 @dag(
-    schedule="0 2 * * *",
+    schedule=only_at("0 2 * * *"),
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from airflow.sdk import Param, dag
 
-from hyperpod.defaults import DEFAULT_ARGS
+from hyperpod.defaults import DEFAULT_ARGS, only_at
 from hyperpod.operators.refresh import FindCandidateOperator
 from hyperpod.task_groups.release import STAGING_POOL
 
 
 @dag(
-    schedule="@hourly",
+    schedule=only_at("0 * * * *"),
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,

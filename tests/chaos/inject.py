@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from dataclasses import dataclass
 from typing import Any
-
-import psutil
 
 from include.local.aws.faults import ApiFault
 from include.local.demo import Stack
 from tests.chaos.census import kube
 from tests.chaos.matrix import Injection
+from tests.workers import kill_workers
 
 HITS = 3
 PATIENCE_S = 20
@@ -53,47 +51,12 @@ def kill(stack: Stack, injection: Injection) -> bool:
     """SIGKILL the target; false when there was nothing to kill."""
     target = injection.point.target
     if target == "worker":
-        return bool(_kill_workers(stack))
+        return bool(kill_workers(stack))
     processes = stack.airflow.processes if target in stack.airflow.processes else stack.hyperpod.processes
     process = processes[target]
     if process.poll() is not None:
         return False
     os.kill(process.pid, signal.SIGKILL)
-    return True
-
-
-def _kill_workers(stack: Stack, patience_s: float = 3) -> list[int]:
-    """Kill whatever runs a task now; waits a little for one to begin."""
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        killed = [child.pid for child in _busy_workers(stack) if _killed(child)]
-        if killed:
-            return killed
-        time.sleep(0.02)
-    return []
-
-
-def _busy_workers(stack: Stack) -> list[psutil.Process]:
-    try:
-        children = psutil.Process(stack.airflow.processes["scheduler"].pid).children(recursive=True)
-    except psutil.Error:
-        return []
-    return [child for child in children if _works(child)]
-
-
-def _works(process: psutil.Process) -> bool:
-    try:
-        title = " ".join(process.cmdline())
-    except psutil.Error:
-        return False
-    return title.startswith("airflow worker") and "<idle>" not in title
-
-
-def _killed(process: psutil.Process) -> bool:
-    try:
-        process.kill()
-    except psutil.Error:
-        return False
     return True
 
 

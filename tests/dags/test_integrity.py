@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pendulum
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,13 +126,20 @@ def test_parsing_does_no_io_and_imports_nothing_heavy(dag_id: str, airflow_home:
     assert loaded.isdisjoint(HEAVY), loaded & set(HEAVY)
 
 
-@pytest.mark.parametrize("dag_id", ["nightly_benchmark", "refresh_models"])
-def test_unpausing_starts_nothing_before_the_schedule_says_so(dags: dict[str, Any], dag_id: str) -> None:
+@pytest.mark.parametrize("minutes_past", [0, 1, 59])
+@pytest.mark.parametrize("dag_id", ["judge_nights", "nightly_benchmark", "refresh_models"])
+def test_unpausing_starts_nothing_before_the_schedule_says_so(
+    dags: dict[str, Any], dag_id: str, minutes_past: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from airflow.serialization.serialized_objects import DagSerialization
+    from airflow.timetables import trigger
     from airflow.timetables.base import TimeRestriction
 
     dag = DagSerialization.from_dict(DagSerialization.to_dict(dags[dag_id]))
+    tick = dag.timetable._align_to_next(pendulum.now("UTC"))
+    now = pendulum.instance(tick) + dt.timedelta(minutes=minutes_past, seconds=1)
+    monkeypatch.setattr(trigger, "utcnow", lambda: now)
     restriction = TimeRestriction(earliest=dag.start_date, latest=None, catchup=dag.catchup)
     first = dag.timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
     assert first is not None
-    assert first.run_after > dt.datetime.now(dt.UTC)
+    assert first.run_after > now

@@ -6,7 +6,6 @@ import datetime as dt
 import os
 import signal
 
-import psutil
 import pytest
 
 from include.catalog.loader import load_catalog
@@ -22,6 +21,7 @@ from include.local.summary import read_run
 from include.objects import Objects
 from include.staging.api import StagingContext, resolve_revision, stage
 from tests.e2e.running import run, start, wait_for_task, wait_until
+from tests.workers import kill_workers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.xdist_group("e2e")]
 RELEASE = {"model": "smollm2-135m", "workloads": ["smoke"]}
@@ -86,8 +86,8 @@ def test_two_releases_of_one_model_at_once_do_not_touch_each_other(stack: Stack,
 
 def test_a_release_survives_the_kill_of_its_worker_while_it_creates(stack: Stack) -> None:
     run_id = start(stack, "release_model", RELEASE)
-    killed = kill_task(stack, run_id, "create_endpoint")
-    assert killed
+    wait_for_task(stack, "release_model", run_id, "create_endpoint", "running")
+    assert kill_workers(stack)
     ended(stack, run_id)
 
 
@@ -116,16 +116,3 @@ def ended(stack: Stack, run_id: str) -> None:
     assert record.state == "success" or (record.failed_stage and record.reason and record.message)
     assert teardown["absent"] is True
     assert stack.leftovers() == []
-
-
-def kill_task(stack: Stack, run_id: str, task: str) -> list[int]:
-    """SIGKILL the worker's processes as soon as they run a task."""
-    scheduler = psutil.Process(stack.airflow.processes["scheduler"].pid)
-    wait_for_task(stack, "release_model", run_id, task, "running")
-    killed: list[int] = []
-    for child in scheduler.children(recursive=True):
-        title = " ".join(child.cmdline())
-        if title.startswith("airflow worker") and "<idle>" not in title:
-            child.kill()
-            killed.append(child.pid)
-    return killed
