@@ -78,13 +78,16 @@ class OperatorsWord:
 
 
 class Waiters:
-    """The process that waits, and what it has said."""
+    """The process that waits, and what it has said.
 
-    def __init__(self, pairs: list[Pair]) -> None:
+    :param wait: ``ready`` or ``gone``.
+    """
+
+    def __init__(self, pairs: list[Pair], wait: str) -> None:
         self.heard: dict[str, tuple[str, float]] = {}
         self._log: list[str] = []
         self._process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "bench.waiters"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-u", "-m", "bench.waiters", wait], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, cwd=PROJECT_ROOT, text=True,
         )  # fmt: skip
         lines = [json.dumps({"plan": plan.to_xcom(), "ref": ref.model_dump(mode="json")}) for plan, ref in pairs]
@@ -154,48 +157,65 @@ def provoked(found: list[catalogue.Provoked]) -> list[common.Row]:
 def waiting(bench: Workbench, size: int) -> list[common.Row]:
     """Measure readiness and deletion of ``size`` endpoints at once."""
     word = OperatorsWord(bench)
-    ready: list[float] = []
-    gone: list[float] = []
-    repeats = REPEATS.get(size, 1)
-    for _ in range(repeats):
+    comes, goes = Measured("ready"), Measured("gone")
+    for _ in range(REPEATS.get(size, 1)):
         hold = bench.faults.add_cluster("not-ready", "*", {}, None)
         pairs = _make(bench, size)
         _until("all pods run", lambda pairs=pairs: _running(bench) >= len(pairs))
-        waiters = Waiters(pairs)
-        _until("all watch", lambda w=waiters, p=pairs: w.watches(p))
+        comes.measure(pairs, lambda rule=hold: bench.faults.clear(rule.id), word.complete)
+        goes.measure(pairs, lambda pairs=pairs: _delete(bench, pairs), word.gone)
+        with ThreadPoolExecutor(TEARDOWNS_AT_ONCE) as pool:
+            list(pool.map(lambda pair: teardown(pair[1], bench.clients, bench.intents, plan=pair[0]), pairs))
+    return [*comes.rows(size), *goes.rows(size)]
+
+
+class Measured:
+    """One kind of wait: how late each waiter was told, and what the waiting cost before anything happened."""
+
+    def __init__(self, wait: str) -> None:
+        self.wait = wait
+        self.lags: list[float] = []
+        self.cpu: list[float] = []
+        self.memory: list[float] = []
+
+    def measure(self, pairs: list[Pair], act: Callable[[], None], truth: dict[str, float]) -> None:
+        """Wait for all of the pairs in one process; then make it happen.
+
+        :param truth: when it happened to whom (epoch seconds), filled by another process's watch.
+        """
+        waiters = Waiters(pairs, self.wait)
+        _until("all watch", lambda: waiters.watches(pairs))
         cpu, memory = waiters.cost(STEADY_S)
-        bench.faults.clear(hold.id)
-        _until("all told", lambda w=waiters, p=pairs: len(w.heard) == len(p))
+        act()
+        _until(f"all told {self.wait}", lambda: len(waiters.heard) == len(pairs))
         waiters.end()
-        failed = [name for name, (status, _) in waiters.heard.items() if status != "ready"]
+        failed = [name for name, (status, _) in waiters.heard.items() if status != self.wait]
         if failed:
-            raise RuntimeError(f"{len(failed)} of {size} endpoints did not come up: {failed[:3]}")
-        ready += [at - word.complete[name] for name, (_, at) in waiters.heard.items()]
-        gone += _delete(bench, pairs, word)
-    case = f"waiting-{size}"
-    figures = [("ready", ready), ("gone", gone)]
-    rows = [
-        common.row(case, "ours", f"{what}_{label}_seconds", value, "s", len(lags))
-        for what, lags in figures
-        for label, value in (("median", statistics.median(lags)), ("p99", _p99(lags)))
-    ]
-    return [
-        *rows,
-        common.row(case, "ours", "cpu_share", cpu, "cores", repeats),
-        common.row(case, "ours", "peak_rss_mib", memory, "MiB", repeats),
-    ]
+            raise RuntimeError(f"{len(failed)} of {len(pairs)} endpoints were not {self.wait}: {failed[:3]}")
+        _until("the other watch", lambda: all(name in truth for name in waiters.heard))
+        self.lags += [at - truth[name] for name, (_, at) in waiters.heard.items()]
+        self.cpu.append(cpu)
+        self.memory.append(memory)
+
+    def rows(self, size: int) -> list[common.Row]:
+        """Return the figures."""
+        case, count = f"waiting-{size}", len(self.cpu)
+        lags = (("median", statistics.median(self.lags)), ("p99", _p99(self.lags)))
+        return [
+            *(
+                common.row(case, "ours", f"{self.wait}_{label}_seconds", lag, "s", len(self.lags))
+                for label, lag in lags
+            ),
+            common.row(case, "ours", f"{self.wait}_cpu_share", statistics.median(self.cpu), "cores", count),
+            common.row(case, "ours", f"{self.wait}_peak_rss_mib", max(self.memory), "MiB", count),
+        ]
 
 
-def _delete(bench: Workbench, pairs: list[Pair], word: OperatorsWord) -> list[float]:
-    """Tear all down, a thread for each as Airflow has a task for each; how late each is told that all is gone (s)."""
+def _delete(bench: Workbench, pairs: list[Pair]) -> None:
+    from include.endpoint.resources import ENDPOINT_KINDS
 
-    def one(pair: Pair) -> tuple[str, float]:
-        teardown(pair[1], bench.clients, bench.intents, plan=pair[0], patience_s=LIMIT_S)
-        return pair[1].name, time.time()
-
-    with ThreadPoolExecutor(TEARDOWNS_AT_ONCE) as pool:
-        ended = list(pool.map(one, pairs))
-    return [at - word.gone[name] for name, at in ended]
+    for _, ref in pairs:
+        bench.clients.api.delete(ENDPOINT_KINDS[ref.kind], ref.name, ref.namespace, uid=ref.uid)
 
 
 def _make(bench: Workbench, size: int) -> list[Pair]:

@@ -20,10 +20,36 @@ from include.objects import AlreadyExistsError, Objects
 OPEN, CLOSED = "intents", "intents-closed"
 
 
+class Deletion(Spec):
+    """What a teardown saw before it deleted anything; whoever goes on with it proves all of that gone.
+
+    :param seen: plane, kind and name of every object that existed.
+    :param balancer_host: of the load balancer, :param certificate_arn: of the operator's certificate; only the
+        custom resource named them, and it goes first.
+    """
+
+    began_at: dt.datetime
+    seen: tuple[tuple[str, str, str], ...] = ()
+    balancer_host: str = ""
+    certificate_arn: str = ""
+
+    def joined(self, earlier: Deletion | None) -> Deletion:
+        """Return this with what an earlier, interrupted teardown knew."""
+        if earlier is None:
+            return self
+        return Deletion(
+            began_at=earlier.began_at,
+            seen=tuple(dict.fromkeys((*earlier.seen, *self.seen))),
+            balancer_host=self.balancer_host or earlier.balancer_host,
+            certificate_arn=self.certificate_arn or earlier.certificate_arn,
+        )
+
+
 class Intent(Spec):
     """One endpoint that somebody set out to create.
 
     :param uid: of the object, once it is known.
+    :param deletion: set before the endpoint is deleted.
     """
 
     cluster: str
@@ -38,6 +64,7 @@ class Intent(Spec):
     hourly_price: Decimal = Decimal(0)
     accelerators: int = 0
     uid: str | None = None
+    deletion: Deletion | None = None
     report: TeardownReport | None = None
 
     @property
@@ -84,6 +111,15 @@ class IntentLog:
         intent = self.find(name)
         if intent is not None and intent.uid != uid:
             self._objects.put(_path(OPEN, intent), _bytes(intent.model_copy(update={"uid": uid})))
+
+    def deleting(self, name: str, cluster: str, deletion: Deletion) -> Deletion:
+        """Record what is about to be deleted; return it with what an interrupted teardown recorded before."""
+        intent = self.find(name, cluster)
+        if intent is None:
+            return deletion
+        joined = deletion.joined(intent.deletion)
+        self._objects.put(_path(OPEN, intent), _bytes(intent.model_copy(update={"deletion": joined})))
+        return joined
 
     def closed(self, name: str, report: TeardownReport) -> None:
         """Record that an endpoint is provably gone; without an open intent there is nothing to do."""

@@ -31,6 +31,11 @@ class Snapshot:
     operator: tuple[Object, ...] | None = None
     nodes: tuple[Object, ...] = ()
 
+    @property
+    def without_objects(self) -> bool:
+        """True when nothing of the endpoint itself was seen; its events may outlive it."""
+        return self.resource is None and not (self.deployments or self.pods or self.registration)
+
 
 @dataclass(frozen=True)
 class Expectation:

@@ -18,7 +18,7 @@ from include.endpoint.absence import (
     remnants,
 )
 from include.endpoint.assemble import operator_facts, registration_facts, resource_facts
-from include.endpoint.intents import IntentLog
+from include.endpoint.intents import Deletion, IntentLog
 from include.endpoint.lifecycle import accelerators, hours_and_cost
 from include.endpoint.model import EndpointRef, ObjectTrace, TeardownReport
 from include.endpoint.observe import operator_deployments
@@ -36,6 +36,8 @@ PATIENCE_SECONDS = 900.0
 POLL_SECONDS = 0.5
 SAY_EVERY_SECONDS = 30.0
 Say = Callable[[str], None]
+Key = tuple[str, str, str]
+STILL_THERE = "StillThere"
 
 
 def teardown(
@@ -49,15 +51,16 @@ def teardown(
 ) -> TeardownReport:
     """Delete the endpoint, wait until every object of it is gone, and close its intent.
 
-    Idempotent. Only the object with the reference's UID and owner is deleted, and on the SageMaker plane only what
-    the operator made under our recorded name. Finalizers are never stripped: that orphans the SageMaker side.
-    An endpoint that is held for debugging is left alone and reported as kept.
+    Idempotent; one that was interrupted is gone on with, and what it saw is in the report too. Only the object with
+    the reference's UID and owner is deleted, and on the SageMaker plane only what the operator made under our
+    recorded name. Finalizers are never stripped: that orphans the SageMaker side. An endpoint that is held for
+    debugging is left alone and reported as kept.
 
     :param plan: tells the number of accelerators; without it the intent does.
     :raises ConfigurationError: the object under this name is protected, or not ours; it was not touched.
     :raises PipelineError: with what is still there and why, when ``patience_s`` has passed.
     """
-    started = time.monotonic()
+    deadline = time.monotonic() + patience_s
     intent = intents.find(ref.name, ref.cluster)
     devices = accelerators(plan) if plan is not None else (intent.accelerators if intent else 0)
     live = locate(ref, clients)
@@ -66,19 +69,20 @@ def teardown(
         return live
     if live is not None and _held_until(live) is not None:
         return _kept(ref, live)
-    recorded = _recorded(ref, live, clients)
     # Looked at before anything is deleted: what goes faster than the first poll existed too.
-    seen = {_key(item): item for item in remnants(ref, clients, recorded)}
+    deletion = intents.deleting(ref.name, ref.cluster, _before(ref, live, clients))
+    recorded = Recorded(deletion.balancer_host, deletion.certificate_arn)
+    seen = dict.fromkeys(deletion.seen)
     _delete(ref, live, clients)
-    left = _wait(ref, clients, recorded, seen, started + patience_s, say)
-    seconds = round(time.monotonic() - started, 3)
+    left = _wait(ref, clients, recorded, seen, deadline, say)
+    seconds = round((dt.datetime.now(dt.UTC) - deletion.began_at).total_seconds(), 3)
     if left:
         raise _stuck(ref, clients, left, seconds)
     hours, cost = hours_and_cost(ref.created_at, dt.datetime.now(dt.UTC), ref.hourly_price, devices)
     report = TeardownReport(
         endpoint=ref.name,
         absent=True,
-        objects=tuple(_trace(item) for item in seen.values()),
+        objects=tuple(_trace(*key) for key in seen),
         gpu_hours=hours,
         cost_usd=cost,
         seconds=seconds,
@@ -130,6 +134,16 @@ def _kept(ref: EndpointRef, item: dict[str, Any]) -> TeardownReport:
     return TeardownReport(endpoint=ref.name, absent=False, kept=True, detail={"held_until": until})
 
 
+def _before(ref: EndpointRef, live: dict[str, Any] | None, clients: Clients) -> Deletion:
+    recorded = _recorded(ref, live, clients)
+    return Deletion(
+        began_at=dt.datetime.now(dt.UTC),
+        seen=tuple(_key(item) for item in remnants(ref, clients, recorded)),
+        balancer_host=recorded.balancer_host,
+        certificate_arn=recorded.certificate_arn,
+    )
+
+
 def _recorded(ref: EndpointRef, live: dict[str, Any] | None, clients: Clients) -> Recorded:
     if live is None or ref.sagemaker_endpoint is None:
         return Recorded()
@@ -155,7 +169,7 @@ def _delete(ref: EndpointRef, live: dict[str, Any] | None, clients: Clients) -> 
             clients.api.delete(resource, name, namespace, uid=item["metadata"]["uid"])
 
 
-def _key(item: Remnant) -> tuple[str, str, str]:
+def _key(item: Remnant) -> Key:
     return item.plane, item.kind, item.name
 
 
@@ -163,7 +177,7 @@ def _wait(
     ref: EndpointRef,
     clients: Clients,
     recorded: Recorded,
-    seen: dict[tuple[str, str, str], Remnant],
+    seen: dict[Key, None],
     deadline: float,
     say: Say,
 ) -> list[Remnant]:
@@ -172,7 +186,7 @@ def _wait(
     while True:
         left = list(remnants(ref, clients, recorded))
         for item in left:
-            seen.setdefault(_key(item), item)
+            seen.setdefault(_key(item))
         if not left or time.monotonic() > deadline:
             return left
         if all(item.plane == "sagemaker" for item in left) and ref.sagemaker_endpoint:
@@ -236,7 +250,7 @@ def _stuck(ref: EndpointRef, clients: Clients, left: list[Remnant], seconds: flo
         why = f"the inference operator is not running; finalizers: {finalizers}"
         fix = "start the operator and let it finish; do not strip finalizers: that orphans the SageMaker side"
     return PipelineError(
-        "StillThere",
+        STILL_THERE,
         f"{ref.name} was not gone after {seconds:.0f} s: {', '.join(str(item) for item in left)};"
         f" {why}; it costs ${ref.hourly_price} an hour",
         fix=fix,
@@ -245,9 +259,7 @@ def _stuck(ref: EndpointRef, clients: Clients, left: list[Remnant], seconds: flo
     )
 
 
-def _trace(item: Remnant) -> ObjectTrace:
+def _trace(plane: Any, kind: str, name: str) -> ObjectTrace:
     at = names.format_time(dt.datetime.now(dt.UTC))
-    said = "Could not find" if item.plane == "sagemaker" else "not found"
-    return ObjectTrace(
-        plane=item.plane, kind=item.kind, name=item.name, existed=True, absent=True, evidence=f"{said} at {at}"
-    )
+    said = "Could not find" if plane == "sagemaker" else "not found"
+    return ObjectTrace(plane=plane, kind=kind, name=name, existed=True, absent=True, evidence=f"{said} at {at}")

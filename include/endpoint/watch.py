@@ -67,6 +67,29 @@ async def wait_until_ready(
         yield Readiness("failed", "failed", error.reason, error.message, error.fix, error.failure_class, error.evidence)
 
 
+async def wait_until_gone(ref: EndpointRef, clients: Clients, *, timeout_seconds: float) -> bool:
+    """Wait until the shared watch shows nothing of the endpoint any more; false when time was up before.
+
+    A hint that it is worth looking, no proof: that is for :func:`include.endpoint.teardown.teardown`, which asks
+    both planes.
+
+    :raises PipelineError: when the API refuses to be watched.
+    """
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + timeout_seconds
+    async with shared_view(clients, ref.namespace) as view:
+        await view.synced(min(SYNC_TIMEOUT_S, timeout_seconds))
+        with view.subscribed(ref.name) as changed:
+            while True:
+                changed.clear()
+                view.raise_failure()
+                if view.snapshot(ref).without_objects:
+                    return True
+                if loop.time() >= ends:
+                    return False
+                await _changed_or(changed, max(ends - loop.time(), 0))
+
+
 @dataclasses.dataclass
 class _Waiter:
     """One waiting endpoint."""

@@ -108,6 +108,17 @@ def test_a_plan_that_is_spoiled_under_way_is_recorded_and_its_endpoint_torn_down
     assert (record.state, record.reason) == ("failed", "PlanUnreadable")
 
 
+def test_a_deletion_that_takes_long_is_waited_for_without_a_worker(stack: Stack) -> None:
+    run_id = start(stack, "release_model", {**RELEASE, "workloads": ["probe"]})
+    wait_for_task(stack, "release_model", run_id, "benchmark", "running")
+    rule = stack.faults.add_cluster("stuck-delete", "*", {}, times=None)
+    wait_for_task(stack, "release_model", run_id, "teardown", "deferred")
+    stack.faults.clear(rule.id)
+    ended(stack, run_id)
+    _, teardown = read_run(run_folder("release_model", run_id))
+    assert "InferenceEndpointConfig" in {item["kind"] for item in teardown["objects"]}
+
+
 def ended(stack: Stack, run_id: str) -> None:
     """The run came to an end that is true: recorded, of the same colour, with a reason if red, and nothing left."""
     state = stack.follow("release_model", run_id, timeout=420)

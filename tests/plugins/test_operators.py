@@ -70,13 +70,17 @@ def test_endpoint_names_are_valid_short_and_stable(model: str, run_id: str) -> N
     assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
-def test_the_trigger_survives_serialisation() -> None:
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("EndpointReadyTrigger", {"plan": {"a": 1}, "ref": {"name": "x"}, "timeout_seconds": 5.0}),
+        ("EndpointGoneTrigger", {"cluster": {"a": 1}, "ref": {"name": "x"}, "timeout_seconds": 5.0}),
+    ],
+)
+def test_a_trigger_survives_serialisation(name: str, arguments: dict[str, Any]) -> None:
     from airflow.sdk.module_loading import import_string
 
-    from hyperpod.triggers.endpoint import EndpointReadyTrigger
-
-    trigger = EndpointReadyTrigger(plan={"a": 1}, ref={"name": "x"}, timeout_seconds=5.0)
-    path, arguments = trigger.serialize()
+    path = f"hyperpod.triggers.endpoint.{name}"
     assert import_string(path)(**arguments).serialize() == (path, arguments)
 
 

@@ -1,4 +1,4 @@
-"""The endpoint's own stages: create, wait, validate, tear down."""
+"""The endpoint's own stages: create, wait, validate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from include.errors import FailureClass, PipelineError
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from hyperpod.hooks.hyperpod import HyperPodHook
     from include.catalog.plan import ReleasePlan
     from include.endpoint.model import EndpointRef
     from include.staging.model import StagedModel
@@ -178,75 +177,6 @@ class ValidateEndpointOperator(StageOperator):
             if error := report.error("ValidationFailed"):
                 raise error
             return report.model_dump(mode="json")
-
-
-class TeardownEndpointOperator(StageOperator):
-    """Delete what this run made and prove that it is gone on both planes; with ``keep``, say until when it stays.
-
-    :param request: see :class:`StageOperator`.
-    """
-
-    stage = "teardown"
-
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Return the proof of absence; fails when something is still there."""
-        from include.endpoint.intents import IntentLog
-        from include.endpoint.lifecycle import hold, mark_kept, promote
-        from include.endpoint.model import TeardownReport
-        from include.endpoint.teardown import teardown
-
-        with self.journaled(context) as work:
-            journal = self.journal(context)
-            plan, record = journal.readable_plan(), journal.read_record()
-            ref = self._created(context, plan)
-            if ref is None:
-                self.log.info("this run created no endpoint")
-                report = TeardownReport(endpoint=plan.endpoint_name if plan else "", absent=True)
-            elif plan is None:
-                report = teardown(ref, self._hook_without_plan(context).clients(), IntentLog(journal.objects))
-            elif plan.keep and record is not None and record.state == "success":
-                clients = self.hook(plan).clients()
-                mark_kept(ref, clients, results_uri=plan.cluster.results_uri)
-                if promote(ref, plan, clients):
-                    self.log.info("autoscaling is on now; the benchmark ran without")
-                self.log.info("kept as asked until %s; the reaper deletes it then", ref.expires_at)
-                report = TeardownReport(endpoint=ref.name, absent=False, kept=True)
-            else:
-                if plan.hold_failed_seconds and record is not None and record.state == "failed":
-                    until = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=plan.hold_failed_seconds)
-                    hold(ref, self.hook(plan).clients(), until)
-                    self.log.warning("the run failed: %s is held for debugging until %s", ref.name, until)
-                report = teardown(ref, self.hook(plan).clients(), IntentLog(journal.objects), plan=plan)
-            journal.write_teardown(report)
-            for item in report.objects:
-                self.log.info("%s %s: %s", item.kind, item.name, "absent" if item.absent else "STILL THERE")
-            work.data = report.model_dump(mode="json")
-            return report.model_dump(mode="json")
-
-    def _hook_without_plan(self, context: Context) -> HyperPodHook:
-        hook = self.hook_or_none(context)
-        if hook is None:
-            raise PipelineError("ClusterUnknown", "neither plan nor request name a cluster", fix="wait for the reaper")
-        return hook
-
-    def _created(self, context: Context, plan: ReleasePlan | None) -> EndpointRef | None:
-        """Return what this run made: as it noted, or, when it died before it could, as the cluster has it."""
-        from include.endpoint import names
-        from include.endpoint.lifecycle import reference
-        from include.endpoint.model import EndpointRef
-        from include.endpoint.resources import ENDPOINT_KINDS
-
-        outcome = self.journal(context).outcomes().get("create_endpoint")
-        if outcome is None:
-            return None
-        if outcome.data:
-            return EndpointRef.model_validate(outcome.data)
-        if plan is None:
-            raise PipelineError("PlanUnreadable", "create_endpoint died and so did its plan", fix="wait for the reaper")
-        kind = ENDPOINT_KINDS[plan.model.deployment.kind]
-        item = self.hook(plan).clients().api.get(kind, plan.endpoint_name, plan.cluster.namespace)
-        ours = item is not None and names.label(item, names.OWNER) == plan.run.owner
-        return reference(plan, item, adopted=True) if item is not None and ours else None
 
 
 def _from_event(event: dict[str, Any]) -> PipelineError:

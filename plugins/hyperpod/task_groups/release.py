@@ -11,12 +11,12 @@ from hyperpod.assets import BENCHMARKS
 from hyperpod.operators.benchmark import BenchmarkEndpointOperator
 from hyperpod.operators.endpoint import (
     CreateEndpointOperator,
-    TeardownEndpointOperator,
     ValidateEndpointOperator,
     WaitUntilReadyOperator,
 )
 from hyperpod.operators.prepare import PlanOperator, PreflightOperator, StageModelOperator
 from hyperpod.operators.record import ConcludeRunOperator, RecordRunOperator
+from hyperpod.operators.teardown import TeardownEndpointOperator
 
 STAGING_POOL = "hyperpod_staging"
 BENCHMARK_POOL = "hyperpod_benchmark"
@@ -55,7 +55,7 @@ def release_stages(request: Any = None) -> None:
         retries=3,
     )
     teardown = TeardownEndpointOperator(
-        task_id="teardown", request=request, execution_timeout=minutes(30), retries=4
+        task_id="teardown", request=request, deferrable=True, execution_timeout=minutes(30), retries=4
     ).as_teardown(on_failure_fail_dagrun=True)
     conclude = ConcludeRunOperator(
         task_id="conclude", request=request, trigger_rule=TriggerRule.ALL_DONE, execution_timeout=minutes(5)

@@ -153,6 +153,18 @@ def test_a_stuck_finalizer_is_told_and_never_stripped(clients: Clients, intents:
     assert teardown(ref, clients, intents, patience_s=10).absent
 
 
+def test_a_teardown_that_died_is_gone_on_with_and_forgets_nothing(clients: Clients, intents: IntentLog) -> None:
+    ref = create_endpoint(new_plan(), None, clients, intents)
+    annotate(clients, ref.name, finalizers=["inference.sagemaker.aws.amazon.com/finalizer"])
+    with pytest.raises(PipelineError, match="StillThere"):
+        teardown(ref, clients, intents, patience_s=1)
+    annotate(clients, ref.name, finalizers=None)
+    assert live(clients, ref) is None
+    report = teardown(ref, clients, intents, patience_s=10)
+    assert ("kubernetes", ref.kind, ref.name) in {(item.plane, item.kind, item.name) for item in report.objects}
+    assert report.seconds >= 1
+
+
 def register(clients: Clients, name: str, tags: dict[str, str]) -> None:
     listed = [{"Key": key, "Value": value} for key, value in tags.items()]
     role = "arn:aws:iam::123456789012:role/r"

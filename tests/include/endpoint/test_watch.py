@@ -19,7 +19,7 @@ from include.endpoint.model import EndpointRef
 from include.endpoint.readiness import Limits, Readiness
 from include.endpoint.resources import DEPLOYMENTS, ENDPOINT_CONFIGS, EVENTS, PODS
 from include.endpoint.teardown import teardown
-from include.endpoint.watch import wait_until_ready
+from include.endpoint.watch import wait_until_gone, wait_until_ready
 from tests.include.endpoint.builders import cluster, model, plan, run
 from tests.include.endpoint.conftest import set_status
 from tests.include.local.stack import Stack
@@ -267,4 +267,22 @@ async def test_events_reach_the_waiter_of_their_pod_only(clients: Clients, inten
     end = await waiting
     assert end.row == "weights-corrupt"
     assert any("manifest says b" in line for line in end.evidence)
+    await asyncio.to_thread(teardown_all, ref, clients, intents)
+
+
+def uid_of(clients: Clients, pod: str) -> str:
+    item = clients.api.get(PODS, pod, "default")
+    assert item is not None
+    return str(item["metadata"]["uid"])
+
+
+async def test_gone_means_that_the_pods_are_gone_too(clients: Clients, intents: IntentLog) -> None:
+    ref, _ = await asyncio.to_thread(made, clients, intents)
+    pod = await asyncio.to_thread(make_pod, clients, ref, {"phase": "Running"})
+    waiting = asyncio.create_task(wait_until_gone(ref, clients, timeout_seconds=30))
+    await act(lambda: clients.api.delete(ENDPOINT_CONFIGS, ref.name, "default", uid=ref.uid))
+    assert not await wait_until_gone(ref, clients, timeout_seconds=1)
+    assert not waiting.done()
+    await act(lambda: clients.api.delete(PODS, pod, "default", uid=uid_of(clients, pod)))
+    assert await waiting
     await asyncio.to_thread(teardown_all, ref, clients, intents)
