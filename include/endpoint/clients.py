@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from include.endpoint.kube import Kube
@@ -24,6 +25,7 @@ class Clients:
     kube: ApiClient = field(repr=False)
     session: boto3.Session | None = field(repr=False)
     region: str
+    _making: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
 
     @cached_property
     def api(self) -> Kube:
@@ -37,8 +39,10 @@ class Clients:
         config = Config(
             retries={"mode": "adaptive", "max_attempts": 6}, connect_timeout=5, read_timeout=60, tcp_keepalive=True
         )
-        session = self.session or boto3.Session(region_name=self.region)
-        return session.client(service, region_name=self.region, config=config)
+        # A client may be used by many threads; a session may not make two at once.
+        with self._making:
+            session = self.session or boto3.Session(region_name=self.region)
+            return session.client(service, region_name=self.region, config=config)
 
     @cached_property
     def sagemaker(self) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 RunIsOver = Callable[[str, str], bool]
 # Between an intent and its object, and between a teardown's two planes, lie seconds: do not race them.
 GRACE = dt.timedelta(minutes=2)
+AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -137,17 +139,22 @@ def reap(
     now: dt.datetime | None = None,
     patience_s: float = 300,
 ) -> tuple[TeardownReport, ...]:
-    """Tear down every orphan; one that does not go does not keep the others.
+    """Tear down every orphan, several at once: one that does not go keeps no other from going.
 
+    :param patience_s: for each of them.
     :raises PipelineError: at the end, naming the orphans that are still there.
     """
     moment = now or dt.datetime.now(dt.UTC)
     reports: list[TeardownReport] = []
     failures: list[PipelineError] = []
-    for orphan in list(find_orphans(cluster, clients, intents, run_is_over=run_is_over, now=moment)):
-        logger.warning("reaping %s", orphan.line)
+    orphans = list(find_orphans(cluster, clients, intents, run_is_over=run_is_over, now=moment))
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="reap") as pool:
+        for orphan in orphans:
+            logger.warning("reaping %s", orphan.line)
+        ends = [pool.submit(teardown, orphan.ref, clients, intents, patience_s=patience_s) for orphan in orphans]
+    for end in ends:
         try:
-            reports.append(teardown(orphan.ref, clients, intents, patience_s=patience_s))
+            reports.append(end.result())
         except PipelineError as error:
             logger.error("%s", error)
             failures.append(error)

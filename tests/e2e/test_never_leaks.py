@@ -11,6 +11,7 @@ import pytest
 from include.catalog.loader import load_catalog
 from include.catalog.plan import RunIdentity
 from include.endpoint import names
+from include.endpoint.__main__ import main as endpoint_command
 from include.endpoint.clients import Clients
 from include.endpoint.intents import IntentLog
 from include.endpoint.lifecycle import create_endpoint
@@ -117,6 +118,20 @@ def test_a_deletion_that_takes_long_is_waited_for_without_a_worker(stack: Stack)
     ended(stack, run_id)
     _, teardown = read_run(run_folder("release_model", run_id))
     assert "InferenceEndpointConfig" in {item["kind"] for item in teardown["objects"]}
+
+
+def test_what_failed_is_held_for_debugging_until_it_is_given_back(stack: Stack, clients: Clients) -> None:
+    rule = stack.faults.add_cluster("image-pull", "*", {"message": "manifest unknown"}, times=1)
+    state, folder = run(stack, "release_model", {**RELEASE, "workloads": ["probe"], "hold_failed_hours": 1})
+    stack.faults.clear(rule.id)
+    assert state == "failed"
+    assert read_run(folder)[1]["kept"] is True
+    (held,) = endpoint_names(clients)
+    assert run(stack, "reap_endpoints", {})[0] == "success"
+    assert endpoint_names(clients) == {held}
+    assert endpoint_command(["release", held]) == 0
+    assert run(stack, "reap_endpoints", {})[0] == "success"
+    assert stack.leftovers() == []
 
 
 def ended(stack: Stack, run_id: str) -> None:

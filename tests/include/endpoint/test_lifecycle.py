@@ -237,6 +237,28 @@ def test_the_reaper_finds_what_a_crash_left_and_spares_the_rest(clients: Clients
     assert orphans(clients, intents, over=True, now=late) == {}
 
 
+def test_an_orphan_that_does_not_go_keeps_no_other_from_going(clients: Clients, intents: IntentLog) -> None:
+    stuck, *others = [create_endpoint(new_plan(), None, clients, intents) for _ in range(3)]
+    annotate(clients, stuck.name, finalizers=["inference.sagemaker.aws.amazon.com/finalizer"])
+    ends: list[PipelineError] = []
+
+    def reap_all() -> None:
+        try:
+            reap(LOCAL, clients, intents, run_is_over=lambda _dag, _run: True, patience_s=30)
+        except PipelineError as error:
+            ends.append(error)
+
+    reaper = threading.Thread(target=reap_all)
+    reaper.start()
+    while reaper.is_alive() and any(live(clients, ref) for ref in others):
+        reaper.join(0.1)
+    assert reaper.is_alive(), "the others go while the stuck one is still waited for"
+    annotate(clients, stuck.name, finalizers=None)
+    reaper.join(30)
+    assert ends == []
+    assert live(clients, stuck) is None
+
+
 def test_an_intent_whose_creator_died_is_followed_up_even_without_a_uid(clients: Clients, intents: IntentLog) -> None:
     planned = new_plan()
     intents.open(planned)
