@@ -188,7 +188,9 @@ def environment(url: str, certificate_file: Path | None, scratch: Path) -> dict[
     }  # fmt: skip
     if certificate_file:
         known |= {"AWS_CA_BUNDLE": str(certificate_file), "SSL_CERT_FILE": str(certificate_file)}
-    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | known
+    # Compiled modules are kept, as they are where Python is installed to stay.
+    left = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHONDONTWRITE"))}
+    return left | known
 
 
 @contextmanager

@@ -120,16 +120,37 @@ class Objects:
 
 def s3_options(*, session: Any = None, region: str | None = None) -> dict[str, Any]:
     """Return obstore's S3 options from a boto3 session and the AWS_* environment (endpoint, region)."""
-    import boto3
-    from obstore.auth.boto3 import Boto3CredentialProvider
-
-    session = session or boto3.Session()
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    options: dict[str, Any] = {"region": region or session.region_name or "us-east-1"}
-    if session.get_credentials() is not None:
-        options["credential_provider"] = Boto3CredentialProvider(session)
+    options = _environment_keys(region) if session is None else {}
+    options = options or _session_keys(session, region)
     if endpoint:
         options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
         if endpoint.startswith("http://"):
             options["client_options"] = {"allow_http": True}
+    return options
+
+
+def _environment_keys(region: str | None) -> dict[str, Any]:
+    """Region and keys, when the environment has both; boto3 would take the same ones, after half a second of import."""
+    where = region or os.environ.get("AWS_DEFAULT_REGION")
+    key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if not where or not key or not secret:
+        return {}
+    token = os.environ.get("AWS_SESSION_TOKEN")
+    return {
+        "region": where,
+        "access_key_id": key,
+        "secret_access_key": secret,
+        **({"session_token": token} if token else {}),
+    }
+
+
+def _session_keys(session: Any, region: str | None) -> dict[str, Any]:
+    import boto3
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    session = session or boto3.Session()
+    options: dict[str, Any] = {"region": region or session.region_name or "us-east-1"}
+    if session.get_credentials() is not None:
+        options["credential_provider"] = Boto3CredentialProvider(session)
     return options

@@ -98,6 +98,37 @@ class ModelSpec(Spec):
     slo: Slo = Slo()
 
 
+# What S3 takes in a tag (S3 user guide, "Categorizing your objects using tags").
+TagText = Annotated[str, Field(pattern=r"^[\w .:/=+\-@]*$", max_length=256)]
+
+
+class BucketOptions(Spec):
+    """What is asked of the bucket of the models, and said of each staged object."""
+
+    kms_key: str | None = Field(None, description="ARN or id; none: as the bucket says.")
+    storage_class: str | None = Field(None, description="As S3 names it; none: the bucket's.")
+    tags: dict[TagText, TagText] = Field(default_factory=dict, max_length=10)
+    owner: str | None = Field(None, pattern=r"^\d{12}$", description="Account that must own the bucket.")
+
+
+class FsxDelivery(Spec):
+    """How staged weights get onto the cluster's FSx for Lustre file system."""
+
+    way: Literal["copy", "import"] = Field(
+        "copy", description="copy: a Job writes them to the claim; import: a data repository association brings them."
+    )
+    claim: str = Field(
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        description="PersistentVolumeClaim of the file system's root, in the cluster's namespace.",
+    )
+    image: str = Field(description="Has this repository's include/ and its lock; runs python -m include.staging.")
+    service_account: str | None = Field(None, description="Its role (Pod Identity, IRSA) may read models_uri.")
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    cpu: str = "2"
+    memory: str = "2Gi"
+    max_seconds: int = Field(6 * 3600, gt=0)
+
+
 class ClusterSpec(Spec):
     """One HyperPod EKS cluster and the places that belong to it."""
 
@@ -113,7 +144,9 @@ class ClusterSpec(Spec):
     results_uri: str = Field(description="s3://… or a folder: run records, results and reports.")
     tls_output_uri: str | None = None
     invocation: Literal["service", "endpoints", "alb", "sagemaker", "port-forward", "proxy"] = "service"
+    models_bucket: BucketOptions = BucketOptions()
     fsx_file_system_id: str | None = None
+    fsx_delivery: FsxDelivery | None = Field(None, description="Needed by models whose model_source is fsx.")
     queue_name: str | None = Field(None, description="Kueue local queue.")
     max_hourly_price: Decimal | None = None
 

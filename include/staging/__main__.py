@@ -1,4 +1,4 @@
-"""Command line of staging: ``python -m include.staging stage|verify|list|explore|fetch|collect``."""
+"""Command line of staging: ``python -m include.staging stage|verify|list|explore|fetch|warm|deliver|collect``."""
 
 from __future__ import annotations
 

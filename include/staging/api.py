@@ -12,7 +12,7 @@ from include.errors import ConfigurationError
 from include.objects import AlreadyExistsError
 from include.staging.checks import check_formats
 from include.staging.context import ProgressCallback, StagingContext
-from include.staging.gates import check_place
+from include.staging.gates import bucket_region, check_license, check_place
 from include.staging.inspection import Depth, compare, inspect, refusal
 from include.staging.lock import StagingLock
 from include.staging.manifest import FILES_FOLDER, MANIFEST_NAME, Manifest, ManifestFile
@@ -59,6 +59,8 @@ def stage(
     if isinstance(model.source, JumpStartSource):
         return _nothing_to_stage(model, revision)
     target = Target.open(models_uri, model.name, revision, context)
+    if context.expected_bucket_owner:
+        bucket_region(target)
     present = target.manifest()
     if present is not None and not repair:
         return _verified(target, present, started)
@@ -112,7 +114,7 @@ def _admitted(
             f"model {model.name!r} has {listing.total_bytes} bytes, the budget is {budget_bytes}",
             fix="raise the budget or narrow source.include",
         )
-    for sentence in check_place(target, listing):
+    for sentence in (*check_license(model, listing), *check_place(target, listing)):
         if notice is not None:
             notice(sentence)
     check_formats(model, listing)

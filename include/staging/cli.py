@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 from include.errors import ConfigurationError, FailureClass, PipelineError
 
 if TYPE_CHECKING:
-    from include.catalog.specs import ModelSpec
+    from include.catalog.specs import ClusterSpec, ModelSpec
     from include.staging.context import StagingContext
     from include.staging.target import Target
 
@@ -71,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("model")
     fetch.add_argument("revision")
     fetch.add_argument("--to", type=Path, required=True, help="gets <model>/<revision>/files and manifest.json")
+    fetch.add_argument("--warm", action="store_true", help="read everything once more, also what was there before")
+    deliver = command("deliver", _deliver, "bring a staged revision onto the cluster's FSx file system")
+    deliver.add_argument("model", help="name in the catalog")
+    deliver.add_argument("revision")
     warm = command("warm", _warm, "read a fetched revision, so that its bytes are resident, and check it")
     warm.add_argument("folder", type=Path, help="…/<model>/<revision>")
     collect = command("collect", _collect, "delete old revisions; without --yes it only says what")
@@ -86,14 +91,29 @@ def _place(options: argparse.Namespace) -> tuple[str, StagingContext]:
     """Where to stage, and with whose rights: the environment's (``AWS_*``, ``HF_TOKEN``, ``HF_ENDPOINT``)."""
     from include.staging.context import StagingContext
 
-    uri, region = options.models_uri, os.environ.get("AWS_REGION")
-    if not uri:
-        from include.catalog.loader import load_catalog
+    context = StagingContext(
+        region=os.environ.get("AWS_REGION"),
+        hf_token=os.environ.get("HF_TOKEN") or None,
+        hf_endpoint=os.environ.get("HF_ENDPOINT") or None,
+    )
+    if options.models_uri:
+        return options.models_uri, context
+    cluster = _cluster(options)
+    bucket = cluster.models_bucket
+    return cluster.models_uri, replace(
+        context,
+        region=cluster.region,
+        expected_bucket_owner=bucket.owner,
+        kms_key=bucket.kms_key,
+        storage_class=bucket.storage_class,
+        tags=bucket.tags,
+    )
 
-        cluster = load_catalog().cluster(options.cluster)
-        uri, region = cluster.models_uri, cluster.region
-    token, endpoint = os.environ.get("HF_TOKEN"), os.environ.get("HF_ENDPOINT")
-    return uri, StagingContext(region=region, hf_token=token or None, hf_endpoint=endpoint or None)
+
+def _cluster(options: argparse.Namespace) -> ClusterSpec:
+    from include.catalog.loader import load_catalog
+
+    return load_catalog().cluster(options.cluster)
 
 
 def _model(options: argparse.Namespace) -> ModelSpec:
@@ -184,9 +204,7 @@ def _explore(options: argparse.Namespace) -> int:
     if options.folder:
         lines = explore_folder(options.folder)
     elif options.fsx_claim:
-        from include.catalog.loader import load_catalog
-
-        namespace = load_catalog().cluster(options.cluster).namespace
+        namespace = _cluster(options).namespace
         lines = explore_claim(_kube(), namespace, options.fsx_claim, options.path, options.image)
     elif options.model and options.revision:
         lines = explore_target(_target(options))
@@ -197,13 +215,31 @@ def _explore(options: argparse.Namespace) -> int:
     return 0
 
 
+def _deliver(options: argparse.Namespace) -> int:
+    from include.catalog.loader import load_catalog
+    from include.staging.delivery import deliver, place_of
+
+    cluster = _cluster(options)
+    place = place_of(load_catalog().model(options.model), cluster)
+    if place is None:
+        raise ConfigurationError(
+            "NotOnFsx", f"model {options.model!r} is not served from FSx", fix="set deployment.model_source: fsx"
+        )
+    target = _target(options)
+    done = deliver(replace(target, context=replace(target.context, kube=_kube())), place, _say)
+    print(done.model_dump_json(indent=1))
+    return 0
+
+
 def _fetch(options: argparse.Namespace) -> int:
-    from include.staging.fetch import fetch
+    from include.staging.fetch import fetch, warm
     from include.staging.progress import Meter
 
     target = _target(options)
     meter = Meter(target.require_manifest().total_bytes, _say)
     done = fetch(target, options.to, meter.count)
+    if options.warm:
+        warm(done.folder)
     print(json.dumps({"folder": str(done.folder), "moved_bytes": done.moved_bytes}))
     return 0
 
@@ -235,11 +271,10 @@ def _collect(options: argparse.Namespace) -> int:
 
 
 def _in_use(options: argparse.Namespace) -> set[tuple[str, str]]:
-    from include.catalog.loader import load_catalog
     from include.results.store import ResultsStore
     from include.staging.usage import used_by_endpoints, used_by_records
 
-    records = ResultsStore.open(load_catalog().cluster(options.cluster).results_uri).records()
+    records = ResultsStore.open(_cluster(options).results_uri).records()
     served = set() if options.without_cluster else used_by_endpoints(_kube())
     return served | used_by_records(records)
 
@@ -248,7 +283,10 @@ def _kube() -> Any:
     from kubernetes import client, config
     from kubernetes.config import ConfigException
 
+    path = os.environ.get("KUBECONFIG")
     try:
+        if path:
+            return config.new_client_from_config(path)
         config.load_config()
     except ConfigException as error:
         raise ConfigurationError(

@@ -5,12 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 
+from include.catalog.specs import ModelSpec
 from include.errors import ConfigurationError
 from include.staging.sources import Listing
 from include.staging.target import Target
 
+# Cards of the Hub that name no licence in particular.
+UNNAMED_LICENSES = ("", "other", "unknown")
 # USD per GB between AWS regions, list price, US regions (EC2 on-demand pricing page, "Data Transfer").
 INTER_REGION_USD = Decimal("0.02")
+
+
+def check_license(model: ModelSpec, listing: Listing) -> Iterator[str]:
+    """Compare the licence that the source states with the one that the model's spec was written for.
+
+    Yields what a person should know where one of the two says nothing.
+
+    :raises ConfigurationError: LicenseDiffers.
+    """
+    stated = str(listing.origin.get("license") or "")
+    if not stated or stated.casefold() == model.license.casefold():
+        return
+    if not model.license:
+        yield f"the source states licence {stated!r}; model {model.name!r} names none in the catalog"
+    elif stated.casefold() in UNNAMED_LICENSES:
+        yield f"the source's card says licence {stated!r}, the catalog {model.license!r}: compare its LICENSE file"
+    else:
+        raise ConfigurationError(
+            "LicenseDiffers",
+            f"license = {model.license!r} of model {model.name!r}, but the source states {stated!r}",
+            fix="read the source's licence; if you may use it, write it into license",
+        )
 
 
 def check_place(target: Target, listing: Listing) -> Iterator[str]:

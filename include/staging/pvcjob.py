@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from include.errors import FailureClass, IntegrityError, PipelineError
@@ -40,6 +40,10 @@ class ClaimJob:
     cpu: str = "1"
     memory: str = "1Gi"
     deadline_seconds: int = 6 * 3600
+
+    def reading(self, folder: str) -> ClaimJob:
+        """Return the Job that only reads and checks a revision that is there, at ``folder`` of its mount."""
+        return replace(self, arguments=("warm", folder), read_only=True)
 
     def manifest(self) -> dict[str, Any]:
         """Return the ``batch/v1`` Job."""
@@ -92,16 +96,28 @@ class ClaimJob:
 
 
 def copy_job(target: Target, name: str, namespace: str, claim: str, image: str, **more: Any) -> ClaimJob:
-    """Return the Job that copies a staged revision to a claim and reads it once, so that its bytes are resident."""
+    """Return the Job that copies a staged revision to a claim and reads it once, so that its bytes are resident.
+
+    :param more: fields of :class:`ClaimJob`; ``root``: folder in the claim that stands for ``models_uri``.
+    """
     *_, model, revision = target.prefix.split("/")
-    mount = str(more.get("mount", "/fsx"))
+    mount, root = str(more.get("mount", "/fsx")), more.pop("root", "")
     region = {"AWS_REGION": target.context.region} if target.context.region else {}
     return ClaimJob(
         name=name,
         namespace=namespace,
         image=image,
         claim=claim,
-        arguments=("fetch", model, revision, "--models-uri", target.models_uri, "--to", mount),
+        arguments=(
+            "fetch",
+            model,
+            revision,
+            "--models-uri",
+            target.models_uri,
+            "--to",
+            f"{mount}/{root}".rstrip("/"),
+            "--warm",
+        ),
         environment={**region, **more.pop("environment", {})},
         **more,
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 from include.errors import IntegrityError
 from include.objects import ObjectInfo, Objects
@@ -70,7 +71,8 @@ def revisions(root: Objects) -> list[tuple[str, str]]:
         below = pool.map(lambda name: obstore.list_with_delimiter(root.native, name), names)
     found = [path.strip("/") for page in below for path in page["common_prefixes"]]
     pairs = [tuple(path.rsplit("/", 1)) for path in found if "/" in path]
-    return sorted((name, revision) for name, revision in pairs)
+    # Names that begin with a dot are ours: reports and records of deliveries to FSx.
+    return sorted((name, revision) for name, revision in pairs if not name.startswith("."))
 
 
 def _index(target: Target) -> dict[str, StoredAt]:
@@ -137,6 +139,8 @@ def _arguments(file: SourceFile, target: Target) -> dict[str, Any]:
     arguments: dict[str, Any] = {"Metadata": {SHA256_KEY: said[SHA256_KEY]}, "ChecksumAlgorithm": "CRC64NVME"}
     if context.storage_class:
         arguments["StorageClass"] = context.storage_class
+    if context.tags:
+        arguments["Tagging"] = urlencode(dict(context.tags))
     if context.kms_key:
         arguments |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": context.kms_key}
     return arguments | context.owner_arguments()
@@ -149,6 +153,7 @@ def _copy_whole(file: SourceFile, stored: StoredAt, target: Target) -> None:
         CopySource={"Bucket": stored.bucket, "Key": stored.key},
         CopySourceIfMatch=stored.etag,
         MetadataDirective="REPLACE",
+        TaggingDirective="REPLACE",
         **_arguments(file, target),
     )
 

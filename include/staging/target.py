@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -61,7 +62,6 @@ class Target:
     objects: Objects
     bucket: str
     prefix: str
-    s3: Any
     models_uri: str
     context: StagingContext
 
@@ -71,7 +71,12 @@ class Target:
         bucket, above = bucket_and_prefix(models_uri)
         prefix = "/".join(part for part in (above, model_prefix(name, revision)) if part)
         objects = open_objects(f"s3://{bucket}/{prefix}", context)
-        return cls(objects, bucket, prefix, context.s3(), models_uri.rstrip("/"), context)
+        return cls(objects, bucket, prefix, models_uri.rstrip("/"), context)
+
+    @cached_property
+    def s3(self) -> Any:
+        """boto3 client for control calls, made when one is needed: a revision that is there needs none."""
+        return self.context.s3()
 
     def key(self, path: str) -> str:
         """Full key of a file of the revision."""

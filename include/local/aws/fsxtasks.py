@@ -153,14 +153,18 @@ class Tasks:
     def _import(self, record: Record, left_out: int) -> None:
         sources = [(store, path, target) for store, path, target in self._sources(record)]
         status = {"TotalCount": len(sources), "SucceededCount": 0, "FailedCount": 0}
+        failed: list[str] = []
         for index, (store, path, target) in enumerate(sources):
             if record["Lifecycle"] == "CANCELING":
                 break
             if index < left_out:
                 status["FailedCount"] += 1
+                failed.append(path)
                 continue
             _copy(store, path, target)
             status["SucceededCount"] += 1
+        if failed and record["Report"].get("Enabled"):
+            _write_report(record, failed)
         self._set(record, record["Lifecycle"], Status={**status, "LastUpdatedTime": time.time()})
 
     def _sources(self, record: Record) -> Iterator[tuple[Objects, str, Path]]:
@@ -188,6 +192,12 @@ def _covered(inside: str, url: str, paths: list[str]) -> bool:
         if whole == prefix or whole.startswith(prefix.rstrip("/") + "/"):
             return True
     return False
+
+
+def _write_report(record: Record, failed: list[str]) -> None:
+    """Write the completion report where a client asked for it: FilePath, FileStatus, ErrorCode."""
+    rows = "".join(f"{path},failed,S3AccessDenied\r\n" for path in failed)
+    Objects.open(record["Report"]["Path"]).put(f"{record['TaskId']}/report.csv", rows.encode())
 
 
 def _copy(store: Objects, path: str, target: Path) -> None:

@@ -57,4 +57,13 @@ class HyperPodHook(BaseHook):
         from include.staging.context import StagingContext
 
         token = BaseHook.get_connection(token_conn_id).password if token_conn_id else None
-        return StagingContext(session=self.session, region=self.cluster.region, hf_token=token)
+        bucket = self.cluster.models_bucket
+        return StagingContext(
+            session=self.session,
+            region=self.cluster.region,
+            hf_token=token,
+            expected_bucket_owner=bucket.owner,
+            kms_key=bucket.kms_key,
+            storage_class=bucket.storage_class,
+            tags=bucket.tags,
+        )

@@ -10,7 +10,10 @@ from include.errors import ConfigurationError
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from hyperpod.hooks.hyperpod import HyperPodHook
+    from include.catalog.plan import ReleasePlan
     from include.endpoint.model import ValidationReport
+    from include.staging.delivery import Delivered, Place
 
 
 class PlanOperator(StageOperator):
@@ -93,22 +96,43 @@ class StageModelOperator(StageOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the staged model."""
         from include.staging.api import stage
+        from include.staging.delivery import place_of
 
         with self.journaled(context) as work:
             plan = self.plan(context)
+            hook = self.hook(plan)
+            place = place_of(plan.model, plan.cluster)
             token = getattr(plan.model.source, "token_conn_id", None)
             staged = stage(
                 plan.model,
                 plan.revision,
                 plan.cluster.models_uri,
-                self.hook(plan).staging(token),
+                hook.staging(token),
                 owner=plan.run.owner,
                 progress=lambda progress: self.log.info("staging %s", progress),
+                notice=lambda sentence: self.log.warning("%s", sentence),
             )
             work.data, work.work_seconds = staged.model_dump(mode="json"), staged.seconds
             how = "already there, verified" if staged.reused else f"{staged.moved_bytes} bytes moved"
             self.log.info("staged %s: %s, manifest %s", staged.uri, how, staged.manifest_digest)
+            if place is not None:
+                delivered = self._deliver(plan, hook, place)
+                work.data |= {"delivered": delivered.model_dump(mode="json")}
+                work.work_seconds += delivered.seconds
             return staged.model_dump(mode="json")
+
+    def _deliver(self, plan: ReleasePlan, hook: HyperPodHook, place: Place) -> Delivered:
+        """Bring the staged revision onto the cluster's FSx file system."""
+        from dataclasses import replace
+
+        from include.staging.delivery import deliver
+        from include.staging.target import Target
+
+        context = replace(hook.staging(), kube=hook.kube)
+        target = Target.open(plan.cluster.models_uri, plan.model.name, plan.revision, context)
+        delivered = deliver(target, place, lambda sentence: self.log.info("%s", sentence))
+        self.log.info("%s bytes at %s:/%s", delivered.bytes, delivered.file_system_id, delivered.location)
+        return delivered
 
 
 def log_checks(log: Any, report: ValidationReport) -> None:

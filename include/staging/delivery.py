@@ -1,0 +1,127 @@
+"""From the bucket onto the cluster's FSx file system: by an import or by a Job that copies, then read and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from include.catalog.specs import ClusterSpec, FsxDelivery, JumpStartSource, ModelSpec, Spec
+from include.errors import ConfigurationError
+from include.staging.fsx import Lustre
+from include.staging.manifest import FILES_FOLDER, Manifest
+from include.staging.pvcjob import ClaimJob, copy_job, run_job
+from include.staging.target import Target, bucket_and_prefix, open_objects
+
+MOUNT = "/fsx"
+REPORTS, RECORDS = ".fsx-reports", ".fsx-delivered"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a model's weights get onto FSx.
+
+    :param poll_seconds: between two looks at FSx's lifecycles.
+    """
+
+    delivery: FsxDelivery
+    system_id: str
+    namespace: str
+    poll_seconds: float = 2.0
+
+
+class Delivered(Spec):
+    """A revision that is on the file system, every byte read there and compared with the manifest.
+
+    :param location: of its files on the file system; the endpoint's ``modelLocation``.
+    """
+
+    way: str
+    file_system_id: str
+    location: str
+    manifest_digest: str
+    bytes: int
+    seconds: float
+
+
+def place_of(model: ModelSpec, cluster: ClusterSpec) -> Place | None:
+    """Return where a model's weights must go besides the bucket; ``None``: nowhere.
+
+    :raises ConfigurationError: it is served from FSx and the cluster does not say how weights get there.
+    """
+    deployment = model.deployment
+    if deployment.model_source != "fsx" or isinstance(model.source, JumpStartSource):
+        return None
+    if deployment.model_location is not None:
+        # A person put the weights there, and says where.
+        return None
+    system_id = (deployment.fsx.file_system_id if deployment.fsx else None) or cluster.fsx_file_system_id
+    if system_id is None or cluster.fsx_delivery is None:
+        missing = "fsx_file_system_id" if system_id is None else "fsx_delivery"
+        raise ConfigurationError(
+            "FsxUndescribed",
+            f"model {model.name!r} is served from FSx, but cluster {cluster.name!r} has no {missing}",
+            fix=f"set {missing} in the cluster's file, or deployment.model_location if the weights are there already",
+        )
+    return Place(cluster.fsx_delivery, system_id, cluster.namespace)
+
+
+def deliver(target: Target, place: Place, say: Callable[[str], None] = lambda _: None) -> Delivered:
+    """Bring a staged revision onto the file system.
+
+    :param target: the staged revision; its context has the Kubernetes client.
+    :raises PipelineError: no room, FSx or the Job failed; nothing of the bucket is changed.
+    :raises IntegrityError: the bytes on the file system are not the manifest's.
+    """
+    started = time.monotonic()
+    manifest = target.require_manifest()
+    root = bucket_and_prefix(target.models_uri)[1]
+    lustre = Lustre(target.context, place.system_id, place.poll_seconds)
+    records = open_objects(f"{target.models_uri}/{RECORDS}", target.context)
+    record = f"{place.system_id}/{manifest.name}/{manifest.revision}.json"
+    known = json.loads(records.get(record) or b"{}").get("manifest_digest") == manifest.digest
+    lustre.require_room(manifest.total_bytes, arriving=not known)
+    if place.delivery.way == "import":
+        lustre.associate(f"/{root}", target.models_uri, say)
+        counts = lustre.bring_in(target.objects.uri, f"{target.models_uri}/{REPORTS}", say)
+        say(f"{counts.get('SucceededCount', 0)} files imported, now they are read")
+    run_job(target.context.kube, _job(target, place, root, manifest), say)
+    done = Delivered(
+        way=place.delivery.way,
+        file_system_id=place.system_id,
+        location="/".join(part for part in (root, manifest.name, manifest.revision, FILES_FOLDER) if part),
+        manifest_digest=manifest.digest,
+        bytes=manifest.total_bytes,
+        seconds=time.monotonic() - started,
+    )
+    records.put(record, done.model_dump_json().encode())
+    return done
+
+
+def _job(target: Target, place: Place, root: str, manifest: Manifest) -> ClaimJob:
+    """Return the Job of a way: it copies and reads, or only reads what was imported.
+
+    Its name is that of its work: a retry finds the Job of a killed try.
+    """
+    how = place.delivery
+    work = hashlib.sha256(f"{manifest.digest} {how.model_dump_json()} {target.models_uri}".encode()).hexdigest()
+    made = copy_job(
+        target,
+        f"stage-{manifest.name[:40].rstrip('-.')}-{work[:12]}",
+        place.namespace,
+        how.claim,
+        how.image,
+        root=root,
+        mount=MOUNT,
+        service_account=how.service_account,
+        node_selector=how.node_selector,
+        cpu=how.cpu,
+        memory=how.memory,
+        deadline_seconds=how.max_seconds,
+    )
+    if how.way == "copy":
+        return made
+    folder = "/".join(part for part in (MOUNT, root, manifest.name, manifest.revision) if part)
+    return made.reading(folder)
