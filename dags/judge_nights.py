@@ -2,18 +2,20 @@
 
 In the morning: judges every series of the newest night, keeps the verdicts, tells new troubles to their owners once,
 closes what is over, and emits one event on `hyperpod/nights` with the summary. A suspicion is never told before a
-re-run confirmed it.
+re-run confirmed it: the Dag `confirm_suspicion` runs suspect cells again, and then starts this one for the same night.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import Param, dag
 
 from hyperpod.assets import NIGHTS
 from hyperpod.defaults import DEFAULT_ARGS, only_at
 from hyperpod.notifications.log import LogNotifier
+from hyperpod.operators.confirm import PlanRerunsOperator
 from hyperpod.operators.night import JudgeNightOperator
 
 
@@ -28,13 +30,20 @@ from hyperpod.operators.night import JudgeNightOperator
 )
 def judge_nights() -> None:
     """Judge one night."""
-    JudgeNightOperator(
+    judged = JudgeNightOperator(
         task_id="judge_night",
         night="{{ params.night }}",
         notifiers=[LogNotifier()],
         outlets=[NIGHTS],
         execution_timeout=dt.timedelta(minutes=30),
     )
+    reruns = PlanRerunsOperator(
+        task_id="plan_reruns", night="{{ params.night }}", execution_timeout=dt.timedelta(minutes=10)
+    )
+    judged >> reruns
+    TriggerDagRunOperator.partial(
+        task_id="rerun", skip_when_already_exists=True, execution_timeout=dt.timedelta(minutes=5)
+    ).expand_kwargs(reruns.output)
 
 
 judge_nights()

@@ -19,6 +19,8 @@ class ReleaseRequest(Spec):
     :param after_benchmark: ``tear-down``, or ``keep`` until ``ttl_hours`` have passed.
     :param hold_failed_hours: keep the endpoint of a failed run so long for debugging; it costs money meanwhile.
     :param cell: empty for a release, else the cell's name in its night.
+    :param plan_of: folder of an earlier run below the results store; its model, revision, cluster, workloads and SLO
+        are taken instead of the catalog's.
     """
 
     model: str
@@ -31,6 +33,7 @@ class ReleaseRequest(Spec):
     slo: Slo = Slo()
     budget_usd: Decimal | None = Field(None, ge=0)
     cell: str = ""
+    plan_of: str = Field("", pattern=r"^(runs/[A-Za-z0-9_.=+-]+/[A-Za-z0-9_.=+/-]+)?$")
 
     @classmethod
     def parse(cls, fields: dict[str, Any]) -> ReleaseRequest:

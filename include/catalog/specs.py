@@ -232,10 +232,21 @@ class NightlyCell(Spec):
     quarantine: Quarantine | None = None
 
 
+class ConfirmationLimits(Spec):
+    """What the re-runs of one night's suspicions may take, all cells together; 0 turns them off.
+
+    One suspicion takes a single run when that refutes it, else 13 or 17.
+    """
+
+    runs: int = Field(26, ge=0)
+    budget_usd: Decimal = Field(Decimal(100), ge=0)
+
+
 class NightlySpec(Spec):
-    """The nightly matrix."""
+    """The nightly matrix, and what confirming its suspicions may cost."""
 
     cells: tuple[NightlyCell, ...] = ()
+    confirm: ConfirmationLimits = ConfirmationLimits()
 
 
 class Price(Spec):

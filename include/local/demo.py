@@ -30,7 +30,9 @@ from include.objects import PROJECT_ROOT
 from include.results.schema import BenchmarkResult
 
 VAR = PROJECT_ROOT / "var"
-DAGS_TO_RUN = ("release_model", "refresh_models", "nightly_benchmark", "judge_nights", "reap_endpoints")
+DAGS_TO_RUN = (
+    "release_model", "refresh_models", "nightly_benchmark", "judge_nights", "confirm_suspicion", "reap_endpoints",
+)  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:

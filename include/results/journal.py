@@ -41,16 +41,7 @@ class RunJournal:
 
         :raises PipelineError: reason PlanUnreadable, when it was changed or another release wrote it.
         """
-        data = self.objects.get(self.path("plan.json"))
-        try:
-            return None if data is None else ReleasePlan.from_xcom(json.loads(data))
-        except ValueError as error:
-            raise PipelineError(
-                "PlanUnreadable",
-                f"{self.path('plan.json')}: {error}",
-                fix="start a new run: the plan was changed, or another release of this project wrote it",
-                failure_class=FailureClass.INTEGRITY,
-            ) from error
+        return read_plan(self.objects, self.run.path)
 
     def readable_plan(self) -> ReleasePlan | None:
         """Return the plan, ``None`` also when it cannot be read: for what must be done whatever happened."""
@@ -96,3 +87,21 @@ class RunJournal:
     def _read(self, name: str, kind: type[S]) -> S | None:
         data = self.objects.get(self.path(name))
         return None if data is None else kind.model_validate_json(data)
+
+
+def read_plan(objects: Objects, run_path: str) -> ReleasePlan | None:
+    """Return the plan in a run's folder, ``None`` when there is none.
+
+    :raises PipelineError: reason PlanUnreadable, when it was changed or another release wrote it.
+    """
+    path = f"{run_path}/plan.json"
+    data = objects.get(path)
+    try:
+        return None if data is None else ReleasePlan.from_xcom(json.loads(data))
+    except ValueError as error:
+        raise PipelineError(
+            "PlanUnreadable",
+            f"{path}: {error}",
+            fix="start a new run: the plan was changed, or another release of this project wrote it",
+            failure_class=FailureClass.INTEGRITY,
+        ) from error

@@ -10,6 +10,7 @@ from typing import Any
 
 from include.results.decisions import Decisions
 from include.results.index import Index
+from include.results.schema import RERUN_DAG
 from include.results.verdict.attribution import FACTORS
 from include.results.verdict.judge import History, Worse
 from include.results.verdict.overlap import Overlap, Window, contaminated
@@ -128,8 +129,9 @@ def load_series(
 
     :param series: only this id; ``ids``: only these; ``model``: only this model's; ``until``: no night after it.
     """
-    where: list[str] = ["TRUE"]
-    values: dict[str, Any] = {}
+    # A re-run decides a suspicion and stands for no night: half of them repeat the baseline.
+    where: list[str] = ["dag_id <> $rerun"]
+    values: dict[str, Any] = {"rerun": RERUN_DAG}
     if series or ids is not None:
         where.append("series IN (SELECT unnest($ids))")
         values["ids"] = [series] if series else list(ids or ())
@@ -172,8 +174,9 @@ def overlaps(index: Index, endpoints: set[str] | None = None) -> dict[str, Overl
 def _missed(index: Index, until: str) -> list[dict[str, Any]]:
     return index.query(
         "SELECT night, model, workloads, cell, dag_id, state, failed_stage, reason, message, fix, evidence, cost_usd, "
-        "report_uri, run_path, run_id FROM runs WHERE state <> 'success' AND ($until = '' OR night <= $until)",
-        {"until": until},
+        "report_uri, run_path, run_id FROM runs WHERE state <> 'success' AND ($until = '' OR night <= $until) "
+        "AND dag_id <> $rerun",
+        {"until": until, "rerun": RERUN_DAG},
     )
 
 

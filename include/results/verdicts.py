@@ -11,10 +11,11 @@ from include.catalog.specs import Spec
 from include.objects import Objects
 from include.results.decisions import Decisions, read_decisions
 from include.results.index import Index
+from include.results.schema import RERUN_DAG
 from include.results.series import METRICS, Series, load_series, streak
 from include.results.verdict.attribution import changes
 from include.results.verdict.confirm import LEAST_EFFECT, Decision
-from include.results.verdict.judge import SeriesVerdict, examine, judge
+from include.results.verdict.judge import NIGHTS_TO_FIND, SeriesVerdict, examine, judge
 
 FOLDER = "verdicts/nights"
 CONFIRMATIONS = "verdicts/confirmations"
@@ -56,15 +57,15 @@ class VerdictRecord(Spec):
 
 
 class Confirmation(Spec):
-    """What the re-run of one suspicion said."""
+    """What the re-runs of one suspicion said; relative changes, ``None`` where too few ended to tell."""
 
     series: str
     metric: str
     night: str
     decision: Decision
-    effect: float
-    low: float
-    high: float
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
     pairs: int
     at: dt.datetime
 
@@ -122,9 +123,11 @@ def judge_series(
                 owners.append((one, metric))
                 findings.append(examine(history))
     tonight: dict[str, Decision] = {}
-    for finding in findings:
+    for finding, (one, metric) in zip(findings, owners, strict=True):
+        since = max(decisions.since(one.id, metric), *one.nights[-NIGHTS_TO_FIND:][:1])
         for rerun in made.get(finding.key, ()):
-            if rerun.night == finding.night:
+            # A confirmation holds while its night is within what is tested; nobody re-runs the same finding nightly.
+            if rerun.night == finding.night or (rerun.decision == "confirmed" and since <= rerun.night):
                 tonight[finding.key] = rerun.decision
     return [
         _still_open(_record(one, metric, verdict), one, made.get(verdict.finding.key, ()))
@@ -134,7 +137,11 @@ def judge_series(
 
 def newest_night(index: Index) -> str:
     """Return the newest night with a result or a run, empty for an empty store."""
-    (row,) = index.query("SELECT max(night) AS night FROM (SELECT night FROM results UNION ALL SELECT night FROM runs)")
+    (row,) = index.query(
+        "SELECT max(night) AS night FROM (SELECT night, dag_id FROM results UNION ALL SELECT night, dag_id FROM runs) "
+        "WHERE dag_id <> ?",
+        [RERUN_DAG],
+    )
     return str(row["night"] or "")
 
 

@@ -15,7 +15,9 @@ import pendulum
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-DAG_IDS = {"release_model", "refresh_models", "nightly_benchmark", "judge_nights", "reap_endpoints"}
+DAG_IDS = {
+    "release_model", "refresh_models", "nightly_benchmark", "judge_nights", "confirm_suspicion", "reap_endpoints",
+}  # fmt: skip
 HEAVY = ("kubernetes", "kubernetes_asyncio", "boto3", "pandas", "pyarrow", "obstore", "scipy", "duckdb", "numpy")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from include.endpoint.intents import Intent, IntentLog
 from include.results.decisions import Decisions, read_decisions
 from include.results.index import Index
+from include.results.schema import RERUN_DAG
 from include.results.series import Series, load_series
 from include.results.sizing import Sizing, sizes
 from include.results.store import ResultsStore
@@ -85,14 +86,15 @@ class Board:
         row = series.rows[-1]
         return self.index.query(
             "SELECT * FROM results WHERE model = $model AND workload = $workload AND arm = $arm AND cluster = $cluster "
-            "AND instance_type = $type AND valid QUALIFY row_number() OVER (PARTITION BY load ORDER BY started_at DESC)"
-            " = 1 ORDER BY output_tokens_per_s",
+            "AND instance_type = $type AND valid AND dag_id <> $rerun "
+            "QUALIFY row_number() OVER (PARTITION BY load ORDER BY started_at DESC) = 1 ORDER BY output_tokens_per_s",
             {
                 "model": row["model"],
                 "workload": row["workload"],
                 "arm": row["arm"],
                 "cluster": row["cluster"],
                 "type": row["instance_type"],
+                "rerun": RERUN_DAG,
             },
         )
 

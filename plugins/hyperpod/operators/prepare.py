@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from hyperpod.hooks.hyperpod import HyperPodHook
     from include.catalog.plan import ReleasePlan
+    from include.catalog.request import ReleaseRequest
     from include.endpoint.model import ValidationReport
     from include.staging.delivery import Delivered, Place
 
@@ -26,41 +27,62 @@ class PlanOperator(StageOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the plan to the journal and return it."""
+        with self.journaled(context) as work:
+            request = self.release_request(context)
+            plan = self._repeated(context, request) if request.plan_of else self._planned(context, request)
+            self.journal(context).write_plan(plan)
+            work.data = {"plan_digest": plan.digest, "endpoint": plan.endpoint_name, "revision": plan.revision}
+            self.log.info("plan %s: %s @ %s on %s", plan.digest, plan.model.name, plan.revision, plan.cluster.name)
+            return plan.to_xcom()
+
+    def _planned(self, context: Context, request: ReleaseRequest) -> ReleasePlan:
         from include.catalog.loader import load_catalog
         from include.endpoint.planning import make_plan
         from include.staging.api import resolve_revision
 
-        with self.journaled(context) as work:
-            request = self.release_request(context)
-            catalog = load_catalog()
-            model, cluster = catalog.model(request.model), catalog.cluster(request.cluster)
-            workloads = tuple(catalog.workload(name) for name in request.workloads)
-            hook = self.hook_or_none(context)
-            token = getattr(model.source, "token_conn_id", None)
-            revision = resolve_revision(model, hook.staging(token)) if hook else ""
-            if request.revision and request.revision != revision:
-                raise ConfigurationError(
-                    "RevisionUnavailable",
-                    f"revision = {request.revision!r}, but the source of {model.name!r} is at {revision}",
-                    fix="leave revision empty for the source's current one, or pin it in the catalog",
-                )
-            plan = make_plan(
-                self.run_identity(context),
-                model,
-                cluster,
-                workloads,
-                revision,
-                price_book=catalog.prices,
-                slo=request.slo,
-                keep=request.after_benchmark == "keep",
-                ttl_seconds=int(request.ttl_hours * 3600),
-                hold_failed_seconds=int(request.hold_failed_hours * 3600),
-                budget_usd=request.budget_usd,
+        catalog = load_catalog()
+        model, cluster = catalog.model(request.model), catalog.cluster(request.cluster)
+        workloads = tuple(catalog.workload(name) for name in request.workloads)
+        hook = self.hook_or_none(context)
+        token = getattr(model.source, "token_conn_id", None)
+        revision = resolve_revision(model, hook.staging(token)) if hook else ""
+        if request.revision and request.revision != revision:
+            raise ConfigurationError(
+                "RevisionUnavailable",
+                f"revision = {request.revision!r}, but the source of {model.name!r} is at {revision}",
+                fix="leave revision empty for the source's current one, or pin it in the catalog",
             )
-            self.journal(context).write_plan(plan)
-            work.data = {"plan_digest": plan.digest, "endpoint": plan.endpoint_name, "revision": revision}
-            self.log.info("plan %s: %s @ %s on %s", plan.digest, model.name, revision, cluster.name)
-            return plan.to_xcom()
+        return make_plan(
+            self.run_identity(context),
+            model,
+            cluster,
+            workloads,
+            revision,
+            price_book=catalog.prices,
+            slo=request.slo,
+            keep=request.after_benchmark == "keep",
+            ttl_seconds=int(request.ttl_hours * 3600),
+            hold_failed_seconds=int(request.hold_failed_hours * 3600),
+            budget_usd=request.budget_usd,
+        )
+
+    def _repeated(self, context: Context, request: ReleaseRequest) -> ReleasePlan:
+        """Plan an earlier run again, whatever the catalog says today; only its name and owner are new."""
+        from include.catalog.loader import load_catalog
+        from include.endpoint.planning import make_plan
+        from include.results.journal import read_plan
+
+        old = read_plan(self.journal(context).objects, request.plan_of)
+        if old is None or old.cluster.name != request.cluster:
+            raise ConfigurationError(
+                "PlanUnknown",
+                f"plan_of = {request.plan_of!r} has no plan for cluster {request.cluster!r}",
+                fix="name a run whose folder in the results store holds plan.json",
+            )
+        return make_plan(
+            self.run_identity(context), old.model, old.cluster, old.workloads, old.revision, slo=old.slo,
+            price_book=load_catalog().prices, ttl_seconds=int(request.ttl_hours * 3600), budget_usd=request.budget_usd,
+        )  # fmt: skip
 
 
 class PreflightOperator(StageOperator):
