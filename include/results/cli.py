@@ -83,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     give.add_argument("--format", default="llm-d", choices=formats.EXPORTS)
     give.add_argument("--out", type=Path, help="file, default the terminal")
     give.set_defaults(function=_export)
+    site = commands.add_parser("report", help="write the pages as HTML files that need no server")
+    site.add_argument("--out", type=Path, required=True, help="an empty or new folder, or an earlier report's")
+    site.add_argument("--most-pages", type=int, default=2000, help="what is linked beyond them is text")
+    site.add_argument("--rate", type=float, default=10.0, help="requests/s of the cost page")
+    site.add_argument("--airflow-url", default="", help="for links to runs in Airflow's UI; empty: none")
+    site.set_defaults(function=_report)
     cost = commands.add_parser("cost", help="instances of each type for a rate under its SLO, and their price")
     cost.add_argument("--rate", type=float, required=True, help="requests/s")
     cost.add_argument("--model", default="")
@@ -276,6 +282,22 @@ def _export(options: argparse.Namespace) -> int:
         options.out.write_text(text, encoding="utf-8")
     else:
         sys.stdout.write(text)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from include.results.pages.board import Board
+    from include.results.pages.static import write
+
+    if options.most_pages < 1 or options.rate <= 0:
+        said = f"--most-pages is {options.most_pages}, --rate is {options.rate}"
+        raise ConfigurationError("OptionInvalid", said, fix="give numbers above 0")
+    made = write(
+        Board(options.store), options.out, most=options.most_pages, rate=options.rate, airflow=options.airflow_url
+    )
+    print(f"{made.pages} pages; open {made.folder / 'index.html'}")
+    if made.left_out:
+        print(f"{made.left_out} more pages are linked and not written; raise --most-pages", file=sys.stderr)
     return 0
 
 

@@ -47,15 +47,12 @@ def history(board: Board, series: Series, metric: str) -> str:
 
 
 def _choice(series: Series, metric: str) -> Html:
-    options = [el("option", LABELS[name], value=name, selected=name == metric) for name in METRICS]
-    return el(
-        "form",
-        el("input", type="hidden", name="id", value=series.id),
-        el("label", "Metric", el("select", options, name="metric")),
-        el("button", "Show", type="submit"),
-        action="series",
-        method="get",
-    )
+    entries = [
+        el("b", LABELS[name], aria_current="true") if name == metric
+        else link(LABELS[name], "series", id=series.id, metric=name)
+        for name in METRICS
+    ]  # fmt: skip
+    return el("nav", entries, aria_label="Metric", class_="choice")
 
 
 def _told(series: Series, made: VerdictRecord | None) -> Html:

@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from urllib.parse import urlencode
 
 CSP = (
     "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'self'"
 )
+FILE_CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+STYLE = Path(__file__).with_name("style.css")
 NAVIGATION = (("verdicts", "Verdicts"), ("endpoints", "Endpoints"), ("cost", "Cost"), ("runs", "Runs"))
+
+
+@dataclass(frozen=True)
+class Files:
+    """Pages written as files instead of served.
+
+    :param address: file of a page by its name and query; ``None`` when it is not written, and is then no link.
+    :param airflow: Airflow's own address, for links into its UI; empty: there are none.
+    """
+
+    address: Callable[[str, Mapping[str, str]], str | None]
+    airflow: str = ""
+
+
+_FILES: ContextVar[Files | None] = ContextVar("files", default=None)
+
+
+@contextmanager
+def as_files(files: Files) -> Iterator[None]:
+    """Make every page within stand by itself: its style inside, links to files, no forms."""
+    token = _FILES.set(files)
+    try:
+        yield
+    finally:
+        _FILES.reset(token)
 
 
 class Html(str):
@@ -57,7 +88,27 @@ def _markup(child: Child) -> str:
 def link(text: Child, to: str, /, **query: str) -> Html:
     """Return a link to one of our pages; addresses are relative, so that any prefix or folder works."""
     kept = {key: value for key, value in query.items() if value}
-    return el("a", text, href=f"{to}?{urlencode(kept)}" if kept else to)
+    address = _address(to, kept)
+    return el("a", text, href=address) if address else el("span", text)
+
+
+def airflow_link(text: Child, path: str) -> Html | None:
+    """Return a link into Airflow's own UI, where its address is known."""
+    files = _FILES.get()
+    if files is None:
+        return el("a", text, href=path, target="_top")
+    return el("a", text, href=files.airflow.rstrip("/") + path) if files.airflow else None
+
+
+def form(*children: Child, action: str, role: str | None = None) -> Html | None:
+    """Return a form that asks for another page; nothing where no server answers."""
+    return None if _FILES.get() else el("form", children, action=action, method="get", role=role)
+
+
+def _address(to: str, query: Mapping[str, str]) -> str | None:
+    if files := _FILES.get():
+        return files.address(to, query)
+    return f"{to}?{urlencode(query)}" if query else to
 
 
 def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[Child]], *, empty: str = "None.") -> Html:
@@ -82,17 +133,15 @@ def badge(outcome: str) -> Html:
     return el("span", f"{signs.get(outcome, '•')} {outcome}", class_=f"badge {outcome}")
 
 
-def page(title: str, here: str, *body: Child, links: Mapping[str, str] | None = None) -> str:
+def page(title: str, here: str, *body: Child) -> str:
     """Return a whole page.
 
     :param here: the navigation entry that is current.
-    :param links: page → address, for pages written as files.
     """
-    address = links or {}
     entries = [
-        el("a", label, href=address.get(name, name), aria_current="page" if name == here else None)
+        el("a", label, href=address, aria_current="page" if name == here else None)
         for name, label in NAVIGATION
-        if not address or name in address
+        if (address := _address(name, {}))
     ]
     head = el(
         "head",
@@ -100,12 +149,19 @@ def page(title: str, here: str, *body: Child, links: Mapping[str, str] | None = 
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
         el("meta", name="color-scheme", content="light dark"),
         el("title", f"{title} – Benchmarks"),
-        el("link", rel="stylesheet", href="style.css"),
+        _style(),
     )
     skip = el("a", "Skip to content", href="#content", class_="skip")
     top = el("header", el("nav", entries, aria_label="Benchmarks"))
     main = el("main", el("h1", title), body, id="content", tabindex=-1)
     return "<!doctype html>" + el("html", head, el("body", skip, top, main), lang="en")
+
+
+def _style() -> tuple[Html, ...]:
+    if _FILES.get() is None:
+        return (el("link", rel="stylesheet", href="style.css"),)
+    policy = el("meta", http_equiv="Content-Security-Policy", content=FILE_CSP)
+    return policy, el("style", Html(STYLE.read_text(encoding="utf-8")))
 
 
 def figure(value: float | None, unit: str = "") -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from include.results.pages.board import Board
-from include.results.pages.html import Child, badge, el, facts, figure, link, page, table
+from include.results.pages.html import Child, airflow_link, badge, el, facts, figure, form, link, page, table
 from include.results.pages.overview import pager
 
 
@@ -80,7 +80,7 @@ def _record(record: dict[str, Any]) -> list[Child]:
     if record["state"] != "success":
         said.append(f" in {record['failed_stage'] or '?'}: {record['reason']}. {record['message']} {record['fix']}")
     log = f"/dags/{quote(record['dag_id'], safe='')}/runs/{quote(record['run_id'], safe='')}"
-    links = [el("a", "Run and logs in Airflow", href=log, target="_top")]
+    links: list[Child] = [airflow_link("Run and logs in Airflow", log)]
     if record["report_uri"]:
         links.append(link("Report", "report", path=record["run_path"]))
     return [
@@ -124,7 +124,7 @@ def cost(board: Board, rate: float) -> str:
     return page(
         "Cost",
         "cost",
-        el("form", fields, action="cost", method="get"),
+        form(fields, action="cost"),
         table(f"Instances for {rate:g} requests/s", header, rows, empty=none),
         el("p", note, class_="soft"),
     )

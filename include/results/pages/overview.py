@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from include.results.pages.board import PAGE_SIZE, Board
 from include.results.pages.chart import sparkline
-from include.results.pages.html import Html, badge, el, figure, link, page, table
+from include.results.pages.html import Html, badge, el, figure, form, link, page, table
 from include.results.series import LABELS, Series, streak
 from include.results.verdicts import VerdictRecord
 
@@ -76,6 +76,6 @@ def _worst(verdicts: Sequence[VerdictRecord]) -> VerdictRecord | None:
     return min(verdicts, key=lambda one: (ORDER[one.outcome], not one.confirm, not one.changes), default=None)
 
 
-def _search(find: str) -> Html:
+def _search(find: str) -> Html | None:
     field = el("label", "Find by model, workload, load or type", el("input", type="search", name="q", value=find))
-    return el("form", field, el("button", "Find", type="submit"), action="verdicts", method="get", role="search")
+    return form(field, el("button", "Find", type="submit"), action="verdicts", role="search")
