@@ -3,6 +3,9 @@
 In the morning: judges every series of the newest night, keeps the verdicts, tells new troubles to their owners once,
 closes what is over, and emits one event on `hyperpod/nights` with the summary. A suspicion is never told before a
 re-run confirmed it: the Dag `confirm_suspicion` runs suspect cells again, and then starts this one for the same night.
+
+Who is told: `HYPERPOD_NOTIFIERS` in the workers' environment, such as `slack?conn_id=slack_alerts`,
+`email:team@example.com` or `sns:<topic ARN>`, several with blanks between; unset: the task's log.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from airflow.sdk import Param, dag
 
 from hyperpod.assets import NIGHTS
 from hyperpod.defaults import DEFAULT_ARGS, only_at
-from hyperpod.notifications.log import LogNotifier
 from hyperpod.operators.confirm import PlanRerunsOperator
 from hyperpod.operators.night import JudgeNightOperator
 
@@ -33,7 +35,6 @@ def judge_nights() -> None:
     judged = JudgeNightOperator(
         task_id="judge_night",
         night="{{ params.night }}",
-        notifiers=[LogNotifier()],
         outlets=[NIGHTS],
         execution_timeout=dt.timedelta(minutes=30),
     )

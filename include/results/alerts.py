@@ -135,5 +135,12 @@ def message(alert: Alert) -> str:
     return f"{alert.trouble.title} (owner: {owner}, since {alert.opened})\n{alert.trouble.text}"
 
 
+def subject(alert: Alert) -> str:
+    """Return one line of at most 100 ASCII characters: what SNS takes as a subject."""
+    said = f"{'CLOSED ' if alert.closed else ''}{alert.trouble.title}".replace(" · ", " / ")
+    plain = "".join(char if char.isascii() and char.isprintable() else "?" for char in " ".join(said.split()))
+    return plain[:100]
+
+
 def _path(folder: str, alert: Alert) -> str:
     return f"{folder}/{digest(alert.trouble.key).removeprefix('sha256:')[:24]}.json"

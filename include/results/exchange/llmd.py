@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from include.results.exchange.llmd_model import Parallelism, check
 from include.results.exchange.normal import JsonObject, imported, moment, percentiles, source
 from include.results.exchange.reading import Document
 from include.results.schema import BenchmarkResult, Percentiles, Statistics
@@ -74,10 +75,12 @@ def write(result: BenchmarkResult, *, strict: bool = True) -> JsonObject:
     """Return a result as a report.
 
     :param strict: only what v0.2 allows; else our whole record is added under ``hyperpod``.
+    :raises IntegrityError: strict, and the result holds what v0.2 does not allow.
     """
     content = source(result, FORM)
     if content is None:
         content = _report(result)
+        check(content)
     if not strict:
         content = content | {EXTENSION: {"result": result.model_dump(mode="json")}}
     return content
@@ -87,12 +90,17 @@ def _report(result: BenchmarkResult) -> JsonObject:
     s, p, load = result.statistics, result.provenance, result.load_spec
     duration = result.ended_at - result.started_at
     standard: JsonObject = {
-        "metadata": {"schema_version": "0.0.1", "label": result.workload},
-        "standardized": {"tool": p.harness, "tool_version": p.harness_version, "source": "unknown"},
+        "metadata": {"schema_version": "0.0.1", "cfg_id": result.workload_digest, "description": result.workload},
+        "standardized": {
+            "tool": p.harness,
+            "tool_version": p.harness_version,
+            "source": "unknown",
+            "input_seq_len": {"distribution": "other", "value": s.input_tokens / s.requests_ok if s.requests_ok else 0},
+        },
         "native": {"args": {}, "config": {key: value for key, value in load.items() if value is not None}},
     }
     numbers = {"rate_qps": load.get("rate"), "concurrency": load.get("concurrency")}
-    standard["standardized"] |= {k: v for k, v in numbers.items() if isinstance(v, (int, float))}
+    standard["standardized"] |= {k: v for k, v in numbers.items() if isinstance(v, (int, float)) and v > 0}
     latency = {
         name: {"units": unit, **_points(getattr(s, ours))}
         for name, (ours, unit) in _LATENCIES.items()
@@ -136,18 +144,24 @@ def _report(result: BenchmarkResult) -> JsonObject:
 def _stack(result: BenchmarkResult) -> JsonObject:
     p = result.provenance
     return {
-        "metadata": {"schema_version": "0.0.1", "label": p.endpoint_uid or "endpoint"},
+        "metadata": {
+            "schema_version": "0.0.1",
+            "label": p.endpoint_uid or "endpoint",
+            "cfg_id": p.spec_digest or p.plan_digest or "unknown",
+        },
         "standardized": {
             "kind": "inference_engine",
             "tool": p.engine or "unknown",
             "tool_version": p.image_digest or p.image or p.engine_version or "unknown",
-            "role": "aggregate",
-            "replicas": p.replicas,
+            "role": "replica",
+            "replicas": max(1, p.replicas),
             "model": {"name": p.model},
             "accelerator": {
                 "model": p.instance_type or "unknown",
                 "count": p.accelerators,
-                "parallelism": p.parallelism,
+                "parallelism": {
+                    name: p.parallelism[name] for name in Parallelism.model_fields if name in p.parallelism
+                },
             },
         },
         "native": {"args": {}, "envars": {}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from include.catalog.loader import Catalog
     from include.catalog.specs import NightlyCell
+    from include.results.alerts import Alert
 
 
 class PlanNightOperator(BaseOperator):
@@ -93,27 +95,31 @@ def _cell(model: str, workload: str, cluster: str) -> dict[str, Any]:
 class JudgeNightOperator(BaseOperator):
     """Judge the newest night once it is over: verdicts, alerts told once and closed by themselves, one asset event.
 
-    :param notifiers: any Airflow notifiers (Slack, e-mail, SNS of the providers, :class:`LogNotifier`); templates
-        read ``alert`` (the text), ``alert_title`` and ``alert_owner``.
+    :param notifiers: any Airflow notifiers; their templates read ``alert`` (the text), ``alert_subject`` (ASCII, one
+        line, at most 100 characters, as SNS and e-mail want it), ``alert_title`` and ``alert_owner``. ``None``: those
+        that ``HYPERPOD_NOTIFIERS`` names (:mod:`hyperpod.notifications.configured`).
     :param night: ``YYYY-MM-DD``; empty: the newest with a run (templated).
     """
 
     template_fields: Sequence[str] = ("night",)
     ui_color = "#fff4e5"
 
-    def __init__(self, *, notifiers: Sequence[BaseNotifier] = (), night: str = "", **kwargs: Any) -> None:
+    def __init__(self, *, notifiers: Sequence[BaseNotifier] | None = None, night: str = "", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.notifiers = notifiers
         self.night = night
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the night's summary; it is also the extra of the event on ``hyperpod/nights``."""
+        from hyperpod.notifications.configured import configured_notifiers
         from include.catalog.loader import load_catalog
         from include.results import alerts
         from include.results.index import Index
         from include.results.store import ResultsStore
         from include.results.verdicts import judge_night, keep
 
+        # Before anything is judged or kept: a bad setting must not swallow the first alert.
+        notifiers = configured_notifiers() if self.notifiers is None else self.notifiers
         index = Index(ResultsStore.open(default_results_uri()))
         index.refresh()
         made = judge_night(index, self.night)
@@ -129,7 +135,7 @@ class JudgeNightOperator(BaseOperator):
         verdicts = keep(objects, made)
         # Told before it is kept: after a crash in between, the retry tells it again rather than never.
         for alert in (*changed.opened, *changed.closed):
-            self._tell(context, alert.trouble.title, alert.trouble.owner, alerts.message(alert))
+            tell(notifiers, context, alert)
         alerts.keep(objects, changed)
         summary = {
             "night": made.night,
@@ -145,14 +151,22 @@ class JudgeNightOperator(BaseOperator):
         self.log.info("%s", summary)
         return summary
 
-    def _tell(self, context: Context, title: str, owner: str, text: str) -> None:
-        from include.errors import PipelineError
 
-        told: Any = {**context, "alert": text, "alert_title": title, "alert_owner": owner}
-        for notifier in self.notifiers:
-            try:
-                notifier(told)
-            except Exception as error:
-                raise PipelineError(
-                    "NotTold", f"{type(notifier).__name__}: {error}", fix="check its connection"
-                ) from error
+def tell(notifiers: Sequence[BaseNotifier], context: Context, alert: Alert) -> None:
+    """Give an alert to every notifier.
+
+    :raises PipelineError: a notifier failed; the ones after it were not called.
+    """
+    from include.errors import PipelineError
+    from include.results.alerts import message, subject
+
+    told: Any = {
+        **context, "alert": message(alert), "alert_subject": subject(alert), "alert_title": alert.trouble.title,
+        "alert_owner": alert.trouble.owner,
+    }  # fmt: skip
+    for notifier in notifiers:
+        try:
+            # A notifier renders its templates in place: the same object would tell the first alert for ever.
+            copy.copy(notifier)(told)
+        except Exception as error:
+            raise PipelineError("NotTold", f"{type(notifier).__name__}: {error}", fix="check its connection") from error

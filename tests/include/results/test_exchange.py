@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from include.errors import ConfigurationError, IntegrityError
-from include.results.exchange import formats, llmd, suite, vllm
+from include.results.exchange import formats, llmd, llmd_model, suite, vllm
 from include.results.exchange.reading import Document, line_of, read_document
 from include.results.store import ResultsStore
-from tests.include.results.builders import result
+from tests.include.results.builders import provenance, result, statistics
 
 DATA = Path(__file__).parents[1] / "loadtest" / "data"
 SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -251,3 +251,60 @@ def test_documents_are_read_once_more_from_yaml(tmp_path: Path) -> None:
     assert isinstance(read_document(path), Document)
     assert _only(path).statistics.requests_ok == 400
     assert vllm.read(read_document(_write(tmp_path, vllm.write(result(0))))).statistics.requests_ok == 400
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"statistics": statistics(None, ok=0, tokens_per_s=0.0, goodput_rps=None)},
+        {"load_spec": {"mode": "open", "rate": 2.5}},
+        {"load_spec": {"mode": "open", "rate": "inf"}},
+        {"provenance": provenance(parallelism={"tp": 2, "ours": "x"}, replicas=2, endpoint_uid="uid", spec_digest="")},
+    ],
+)
+def test_what_we_export_is_what_the_format_allows(changes: dict[str, Any]) -> None:
+    """Fields that the published schema demands of each part, one by one: it is not on PyPI."""
+    content = llmd.write(result(0, **changes))
+    (component,) = content["scenario"]["stack"]
+    load = content["scenario"]["load"]
+    assert {"label", "cfg_id"} <= set(component["metadata"])
+    assert component["standardized"]["role"] in ("replica", "prefill", "decode")
+    assert set(component["standardized"]["accelerator"]["parallelism"]) <= {
+        "tp",
+        "dp",
+        "dp_local",
+        "workers",
+        "ep",
+        "pp",
+    }
+    assert set(load["metadata"]) <= {"schema_version", "cfg_id", "description"}
+    assert {"tool", "tool_version", "source", "input_seq_len"} <= set(load["standardized"])
+    assert set(content) == {"version", "run", "scenario", "results"}
+    assert set(content["results"]) == {"request_performance"}
+    for latency in content["results"]["request_performance"]["aggregate"]["latency"].values():
+        assert {"units", "mean"} <= set(latency)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("scenario.stack.0.standardized.role", "aggregate", "role"),
+        ("scenario.stack.0.metadata.cfg_id", None, "cfg_id"),
+        ("scenario.load.standardized.rate_qps", 0, "rate_qps"),
+        ("scenario.load.metadata.label", "x", "label: Extra inputs are not permitted"),
+        ("results.goodput", 1.0, "goodput: Extra inputs are not permitted"),
+        ("results.request_performance.aggregate.latency.request_latency.units", "watts", "units"),
+        ("results.request_performance.aggregate.latency.request_latency.mean", float("inf"), "finite"),
+        ("results.request_performance.aggregate.requests.total", -1, "total"),
+    ],
+)
+def test_a_report_that_the_format_does_not_allow_is_not_written(path: str, value: Any, said: str) -> None:
+    content = llmd.write(result(0))
+    place: Any = content
+    *parents, last = path.split(".")
+    for part in parents:
+        place = place[int(part)] if part.isdigit() else place[part]
+    place[last] = value
+    with pytest.raises(IntegrityError, match=said):
+        llmd_model.check(content)
