@@ -287,6 +287,7 @@ def downloads(bench: Bench, folder: Path, root: Path, known: dict[str, str], scr
             "s5cmd": lambda _: s5cmd("cp", "-c", "4", "-p", "16", f"s3://bench/{prefix}/*", f"{out}/"),
             "ours": lambda _: ours("fetch", "down", staged, "--to", str(out), uri="s3://bench/down"),
             "boto3": lambda _: [*PEERS, "download", prefix, str(out)],
+            "boto3-crt": lambda _: [*PEERS, "download-crt", prefix, str(out)],
             "awscli": lambda _: awscli("cp", "--recursive", f"s3://bench/{prefix}/", str(out)),
             "rclone": lambda _: rclone("copy", f"B:bench/{prefix}", str(out)),
         },
@@ -298,6 +299,7 @@ def downloads(bench: Bench, folder: Path, root: Path, known: dict[str, str], scr
 
 def hub_to_s3(bench: Bench, folder: Path, known: dict[str, str]) -> None:
     """From the local Hub to S3; the others need a local copy first."""
+    bench.left_out["s5cmd, awscli, rclone, boto3-crt (hub-to-s3)"] = "do not read from the Hub"
     repository = Repository("org/model", folder)
     with HubServer([repository]) as hub:
         size = sum(file.size for file in repository.files.values())
@@ -315,6 +317,7 @@ def hub_to_s3(bench: Bench, folder: Path, known: dict[str, str]) -> None:
 def inside(bench: Bench, cases: list[str], folder: Path, known: dict[str, str]) -> None:
     """What moves nothing through the client: copies inside the server, and staging again what is there."""
     if "copy" in cases:
+        bench.left_out["boto3-crt (copy)"] = "copies through the classic client"
         large = folder / "quarter"
         large.mkdir()
         (large / "model.safetensors").symlink_to(folder / "large" / "model-0.safetensors")
@@ -343,7 +346,7 @@ def inside(bench: Bench, cases: list[str], folder: Path, known: dict[str, str]) 
         }
         for command in tools.values():
             measure(command(0), known)
-        bench.left_out["boto3 (noop)"] = "has no command that compares"
+        bench.left_out["boto3, boto3-crt (noop)"] = "have no command that compares"
         size = sum(path.stat().st_size for path in (folder / "small").iterdir())
         bench.case("noop", size, tools, known)
 

@@ -1,4 +1,4 @@
-"""What boto3 and its CRT variant do for the staging bench: ``upload|upload-crt|download|copy|snapshot-upload``.
+"""What boto3 and its CRT variant do for the staging bench: ``upload|upload-crt|download|download-crt|copy|snapshot-upload``.
 
 A process of its own, so that its CPU and memory are only its own.
 """
@@ -41,6 +41,16 @@ def upload(folder: Path, prefix: str) -> None:
 
 def upload_crt(folder: Path, prefix: str) -> None:
     """Upload with the CRT transfer manager; boto3's own way to it ignores endpoints (boto3 #4839)."""
+    with crt_manager() as manager:
+        waiting = [
+            manager.upload(str(path), BUCKET, f"{prefix}/{path.relative_to(folder)}") for path in files_in(folder)
+        ]
+        for future in waiting:
+            future.result()
+
+
+def crt_manager() -> Any:
+    """The CRT transfer manager of the server that the environment names."""
     import botocore.session
     from s3transfer.crt import (
         BotocoreCRTCredentialsWrapper,
@@ -54,9 +64,17 @@ def upload_crt(folder: Path, prefix: str) -> None:
     region = os.environ["AWS_REGION"]
     crt = create_s3_crt_client(region, credentials, use_ssl=True, verify=os.environ["AWS_CA_BUNDLE"])
     serializer = BotocoreCRTRequestSerializer(session, {"region_name": region, "endpoint_url": endpoint})
-    with CRTTransferManager(crt, serializer) as manager:
+    return CRTTransferManager(crt, serializer)
+
+
+def download_crt(prefix: str, folder: Path) -> None:
+    """Download everything below a prefix with the CRT transfer manager."""
+    pages = client().list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/")
+    folder.mkdir(parents=True, exist_ok=True)
+    with crt_manager() as manager:
         waiting = [
-            manager.upload(str(path), BUCKET, f"{prefix}/{path.relative_to(folder)}") for path in files_in(folder)
+            manager.download(BUCKET, item["Key"], str(folder / item["Key"].removeprefix(f"{prefix}/")))
+            for item in pages["Contents"]
         ]
         for future in waiting:
             future.result()
@@ -105,6 +123,8 @@ def main(arguments: list[str]) -> int:
         upload_crt(Path(first), second)
     elif action == "download":
         download(first, Path(second))
+    elif action == "download-crt":
+        download_crt(first, Path(second))
     elif action == "copy":
         copy(first, second)
     elif action == "snapshot":

@@ -14,9 +14,9 @@ from include.errors import ConfigurationError, FailureClass, IntegrityError, Pip
 from include.staging.manifest import FILES_FOLDER, MANIFEST_NAME, Manifest, ManifestFile
 from include.staging.target import Target
 
-PART = 64 << 20
-PIECE = 1 << 20
-PARTS_AT_ONCE = 8
+PART = 8 << 20
+PARTS_AT_ONCE = 12
+READ = 16 << 20
 # Room for the file system's own records.
 MARGIN = 1.05
 
@@ -138,28 +138,27 @@ def _fetch_range(
     from awscrt.checksums import crc64nvme
 
     path = f"{FILES_FOLDER}/{file.path}"
-    crc, position = 0, begin
     try:
+        # As one buffer: each hand-over from the network's threads to Python costs as much as some ten KiB of TLS.
         answer = obstore.get(target.objects.native, path, options={"range": (begin, end), "if_match": file.etag})
-        descriptor = os.open(partial, os.O_WRONLY)
-        try:
-            for piece in answer.stream(min_chunk_size=PIECE):
-                view = memoryview(piece)
-                crc = crc64nvme(view, crc)
-                position += os.pwrite(descriptor, view, position)
-                count(file.path, len(view))
-        finally:
-            os.close(descriptor)
+        data = memoryview(answer.bytes())
     except (FileNotFoundError, obstore.exceptions.PreconditionError) as error:
         raise IntegrityError(
             "StagedFileChanged", f"{file.path}: not what the manifest says: {error}", fix="verify the revision"
         ) from error
     except obstore.exceptions.BaseError as error:
         raise PipelineError("FetchFailed", f"{file.path}: {error}", failure_class=FailureClass.TRANSIENT) from error
-    if position != end:
-        cut = f"{file.path}: {position - begin} of {end - begin} bytes came"
+    if len(data) != end - begin:
+        cut = f"{file.path}: {len(data)} of {end - begin} bytes came"
         raise PipelineError("FetchFailed", cut, failure_class=FailureClass.TRANSIENT)
-    return crc
+    descriptor, written = os.open(partial, os.O_WRONLY), 0
+    try:
+        while written < len(data):
+            written += os.pwrite(descriptor, data[written:], begin + written)
+    finally:
+        os.close(descriptor)
+    count(file.path, len(data))
+    return int(crc64nvme(data, 0))
 
 
 def _appear(partial: Path, final: Path) -> None:
@@ -185,7 +184,7 @@ def _read_check(path: Path, file: ManifestFile, count: Callable[[str, int], None
     crc = size = 0
     try:
         with path.open("rb", buffering=0) as source:
-            while chunk := source.read(16 * PIECE):
+            while chunk := source.read(READ):
                 crc = crc64nvme(chunk, crc)
                 size += len(chunk)
                 count(file.path, len(chunk))

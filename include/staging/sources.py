@@ -24,6 +24,8 @@ from include.staging.digests import remembered_sha256
 from include.staging.wheel import fetch_member
 
 CHUNK = 8 << 20
+# Small enough to be still in the processor's cache when it is hashed and copied on.
+READ = 1 << 20
 RANGES_AHEAD = 3
 
 
@@ -152,7 +154,7 @@ def _local_files(paths: list[Path], names: list[str]) -> tuple[SourceFile, ...]:
 
 def _read(path: Path) -> Iterator[bytes]:
     with path.open("rb", buffering=0) as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(READ):
             yield chunk
 
 
