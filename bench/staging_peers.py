@@ -1,6 +1,6 @@
-"""What boto3 and its CRT variant do for the staging bench: ``upload|upload-crt|download|download-crt|copy|snapshot-upload``.
+"""What boto3 and its CRT variant do for the staging bench: ``upload``, ``download``, ``copy``, ``snapshot-upload``.
 
-A process of its own, so that its CPU and memory are only its own.
+``upload-crt`` and ``download-crt`` use the CRT. A process of its own, so that its CPU and memory are only its own.
 """
 
 from __future__ import annotations
