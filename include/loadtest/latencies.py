@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     Floats = np.ndarray[Any, np.dtype[np.float64]]
     Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
+# Requests whose chunks are expanded at a time: bounds the memory, costs nothing.
+BLOCK = 65_536
+
 
 class Latencies(msgspec.Struct):
     """One value per request, NaN where it is not defined; ms.
@@ -35,7 +38,7 @@ def latencies(records: Records) -> Latencies:
     """Compute them; a failed request has none."""
     import numpy as np
 
-    ok = np.asarray(records.table["ok"].to_pylist(), dtype=bool)
+    ok = records.succeeded()
     tokens = records.column("output_tokens")
     generation = records.between_ms("first_token_ns", "last_token_ns")
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -56,14 +59,17 @@ def chunk_gaps(records: Records) -> Floats:
     import numpy as np
     import pyarrow.compute as pc
 
-    offsets = records.table.filter(records.table["ok"])["chunk_offsets_ns"].combine_chunks()
-    values = pc.list_flatten(offsets).to_numpy()
-    lengths = pc.list_value_length(offsets).to_numpy(zero_copy_only=False)
-    if len(values) < 2:
-        return np.empty(0)
-    gaps = np.diff(values) / 1e6
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    return np.asarray(gaps[owner[1:] == owner[:-1]])
+    ok, lists, found = records.succeeded(), records.table["chunk_offsets_ns"], []
+    for first in range(0, len(lists), BLOCK):
+        part = lists.slice(first, BLOCK).combine_chunks()
+        values = pc.list_flatten(part).to_numpy()
+        lengths = pc.list_value_length(part).fill_null(0).to_numpy(zero_copy_only=False)
+        kept = np.repeat(ok[first : first + BLOCK], lengths)
+        starts = np.cumsum(lengths) - lengths
+        # From one request's last chunk to the next one's first is no gap.
+        kept[starts[lengths > 0]] = False
+        found.append(np.diff(values)[kept[1:]] / 1e6)
+    return np.concatenate(found) if found else np.empty(0)
 
 
 def good(found: Latencies, slo: Slo) -> Bools:

@@ -191,16 +191,34 @@ class Records(msgspec.Struct):
         return int(pc.min(self.table["scheduled_ns"]).as_py() or 0) if self.table.num_rows else 0
 
     def where(self, mask: np.ndarray[Any, Any]) -> Records:
-        """Return the rows for which ``mask`` is true."""
+        """Return the rows for which ``mask`` is true; neighbouring rows are a view, not a copy."""
         import pyarrow as pa
 
+        first, count = int(mask.argmax()) if len(mask) else 0, int(mask.sum())
+        if mask[first : first + count].all():
+            return Records(self.table.slice(first, count), self.workers)
         return Records(self.table.filter(pa.array(mask)), self.workers)
 
     def phase(self, name: str) -> Records:
         """Return the rows of one phase (``warmup``, ``prime``, ``measure``)."""
-        import numpy as np
+        import pyarrow as pa
 
-        return self.where(np.asarray(self.table["phase"].to_pylist(), dtype=object) == name)
+        column: Any = self.table["phase"].combine_chunks()
+        coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        known = coded.dictionary.to_pylist()
+        codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        return self.where(codes == (known.index(name) if name in known else -2))
+
+    def succeeded(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return which requests succeeded."""
+        return _booleans(self.table["ok"])
+
+
+def _booleans(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return a column of truth values, null as false, without one Python object for each."""
+    whole: Any = column.fill_null(False).combine_chunks()
+    found: np.ndarray[Any, np.dtype[np.bool_]] = whole.to_numpy(zero_copy_only=False)
+    return found
 
 
 def merge(tables: Iterable[pa.Table]) -> pa.Table:
@@ -241,21 +259,24 @@ def compact(folder: Path, name: str = "requests.parquet") -> Path:
     return write_parquet(merge(shard_table(read_shard(spool)) for spool in spools), folder / name)
 
 
-def load(source: Path | Sequence[Path]) -> Records:
+def load(source: Path | Sequence[Path], columns: Sequence[str] | None = None) -> Records:
     """Read records.
 
     :param source: a Parquet file, a run's folder (spools are read when there is no Parquet yet), or several of these,
         which are merged.
+    :param columns: of a single Parquet file, only these; the others cost neither time nor memory.
     :raises IntegrityError: a file is not a record file.
     """
     sources = [source] if isinstance(source, Path) else list(source)
-    tables = [table for path in sources for table in _tables(path)]
+    files = [file for path in sources for file in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
+    wanted = columns if len(files) == 1 and files[0].is_file() else None
+    tables = [table for path in sources for table in _tables(path, wanted)]
     table = tables[0] if len(tables) == 1 else merge(tables)
     content = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b'{"workers":[]}'))
     return Records(table, content["workers"])
 
 
-def _tables(path: Path) -> list[pa.Table]:
+def _tables(path: Path, columns: Sequence[str] | None = None) -> list[pa.Table]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -263,14 +284,17 @@ def _tables(path: Path) -> list[pa.Table]:
         parquet = sorted(path.glob("*.parquet"))
         if not parquet:
             return [shard_table(read_shard(spool)) for spool in sorted(path.glob("*.spool"))]
-        return [table for file in parquet for table in _tables(file)]
+        return [table for file in parquet for table in _tables(file, columns)]
     try:
-        table = pq.read_table(path)
+        # Not read_table: that imports pyarrow.dataset, which costs more than reading a small file.
+        with pq.ParquetFile(path, memory_map=True) as file:
+            names = file.schema_arrow.names
+            table = file.read(columns=None if columns is None else [name for name in columns if name in names])
     except (OSError, pa.ArrowException) as error:
         raise IntegrityError(
             "UnreadableRecords", f"{path} is not a readable record file: {error}", fix="Collect the spools again."
         ) from error
-    missing = [name for name in schema().names if name not in table.column_names]
+    missing = [name for name in schema().names if name not in names]
     if missing:
         raise IntegrityError(
             "NotRecords", f"{path} lacks the columns {', '.join(missing)}", fix="Give a load test's Parquet file."

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.catalog.specs import JsonObject, Slo
-from include.loadtest.latencies import chunk_gaps, good, latencies
+from include.loadtest.latencies import BLOCK, chunk_gaps, good, latencies
 from include.loadtest.quantiles import histogram, summary
 from include.loadtest.records import Records, load
 from include.loadtest.window import Window, steady_window
@@ -16,6 +15,12 @@ from include.results.schema import Percentiles, Statistics
 
 if TYPE_CHECKING:
     import numpy as np
+
+# What statistics are made of.
+COLUMNS = (
+    "phase", "scheduled_ns", "sent_ns", "first_token_ns", "last_token_ns", "end_ns", "chunk_offsets_ns", "chunks",
+    "input_tokens", "output_tokens", "ok", "error_class",
+)  # fmt: skip
 
 
 def summarise(source: Path | Sequence[Path] | Records, slo: Slo | None = None) -> Statistics:
@@ -27,7 +32,7 @@ def summarise(source: Path | Sequence[Path] | Records, slo: Slo | None = None) -
     :param source: record file(s), a run's folder, or records in memory.
     :param slo: what a good request must meet; without any limit, goodput is not stated.
     """
-    measured = (source if isinstance(source, Records) else load(source)).phase("measure")
+    measured = (source if isinstance(source, Records) else load(source, COLUMNS)).phase("measure")
     if not measured.table.num_rows:
         return Statistics()
     window = steady_window(measured)
@@ -35,9 +40,7 @@ def summarise(source: Path | Sequence[Path] | Records, slo: Slo | None = None) -
     inside = (scheduled >= window.start) & (scheduled <= window.end)
     kept = measured.where(inside)
     found = latencies(kept)
-    ok = latencies(measured).ok
-    failures = Counter(measured.table["error_class"].to_pylist())
-    failures.pop("", None)
+    ok = measured.succeeded()
     limit = slo or Slo()
     met = good(found, limit) if any(v is not None for v in (limit.ttft_ms, limit.tpot_ms, limit.e2e_ms)) else None
     end = measured.times("end_ns")
@@ -50,16 +53,24 @@ def summarise(source: Path | Sequence[Path] | Records, slo: Slo | None = None) -
         e2e_sent_ms=Percentiles(**summary(found.e2e_sent)),
         requests_ok=int(ok.sum()),
         requests_failed=int((~ok).sum()),
-        failures=dict(sorted(failures.items())),
+        failures=_failures(measured),
         input_tokens=_total(measured, "input_tokens", ok),
         output_tokens=_total(measured, "output_tokens", ok),
         output_tokens_per_s=_tokens_in(measured, window, ok) / window.seconds,
         requests_per_s=float(((end >= window.start) & (end <= window.end) & ok).sum()) / window.seconds,
         goodput_rps=None if met is None else float(met.sum()) / window.seconds,
         goodput_share=None if met is None else float(met.mean()) if len(met) else None,
-        duration_s=float(max(end)),
+        duration_s=float(end.max()),
         window=_window_facts(window, inside),
     )
+
+
+def _failures(records: Records) -> dict[str, int]:
+    import pyarrow.compute as pc
+
+    counts = pc.value_counts(records.table["error_class"]).to_pylist()
+    return {item["values"]: item["counts"] for item in sorted(counts, key=lambda one: one["values"] or "")
+            if item["values"]}  # fmt: skip
 
 
 def _window_facts(window: Window, inside: np.ndarray[Any, Any]) -> JsonObject:
@@ -84,15 +95,17 @@ def _tokens_in(records: Records, window: Window, ok: np.ndarray[Any, Any]) -> fl
     import pyarrow.compute as pc
 
     tokens, chunks = records.column("output_tokens"), records.column("chunks")
-    sent, end = records.times("sent_ns"), records.times("end_ns")
-    offsets = records.table["chunk_offsets_ns"].combine_chunks()
-    values = pc.list_flatten(offsets).to_numpy() / 1e9
-    lengths = pc.list_value_length(offsets).to_numpy(zero_copy_only=False)
+    sent, end = np.nan_to_num(records.times("sent_ns")), records.times("end_ns")
     with np.errstate(invalid="ignore", divide="ignore"):
         each = np.where(ok & (chunks > 0) & ~np.isnan(tokens), tokens / chunks, 0.0)
-    arrived = np.repeat(np.nan_to_num(sent), lengths) + values
-    inside = (arrived >= window.start) & (arrived <= window.end)
-    streamed = float(np.repeat(each, lengths)[inside].sum())
+    streamed, offsets = 0.0, records.table["chunk_offsets_ns"]
+    for first in range(0, len(offsets), BLOCK):
+        part = offsets.slice(first, BLOCK).combine_chunks()
+        lengths = pc.list_value_length(part).fill_null(0).to_numpy(zero_copy_only=False)
+        arrived = np.repeat(sent[first : first + BLOCK], lengths)
+        arrived += pc.list_flatten(part).to_numpy() / 1e9
+        inside = (arrived >= window.start) & (arrived <= window.end)
+        streamed += float(np.repeat(each[first : first + BLOCK], lengths)[inside].sum())
     whole = ok & (chunks == 0) & (end >= window.start) & (end <= window.end)
     return streamed + float(np.nansum(tokens[whole]))
 
