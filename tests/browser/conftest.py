@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import shutil
@@ -45,6 +46,7 @@ def _series(folder: Path) -> str:
     store = story.write(folder)
     (found,) = [one.id for one in load_series(Index(store), model="llama") if one.identity["load"] == "c=4"]
     story.confirm(store, found)
+    story.endpoints(store, dt.datetime.now(dt.UTC))
     return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from include.endpoint.intents import Deletion, Intent
 from include.results.store import ResultsStore
 from include.results.verdicts import Confirmation, keep_confirmation
 from tests.include.results.builders import (
@@ -58,6 +59,22 @@ def write(folder: Path) -> ResultsStore:
             store.put_result(one, requests)
     store.put_result(result(3, workload=HOSTILE, provenance=provenance(model=HOSTILE)), None)
     return store
+
+
+def endpoints(store: ResultsStore, now: dt.datetime) -> None:
+    """Add three endpoints: in use, past its expiry, and being removed; the last has a hostile name."""
+    cases = (
+        ("llama-in-use", -1.5, 2.5, None),
+        ("llama-expired", -30.0, -2.0, None),
+        (HOSTILE, -4.0, -0.1, Deletion(began_at=now)),
+    )
+    for number, (name, opened, expires, deletion) in enumerate(cases):
+        one = Intent(
+            cluster="prod", namespace="default", kind="InferenceEndpointConfig", name=name, run=run_of(29 - number),
+            plan_digest="sha256:2", opened_at=now + dt.timedelta(hours=opened), accelerators=1, uid=f"uid-{number}",
+            expires_at=now + dt.timedelta(hours=expires), hourly_price=Decimal("1.52"), deletion=deletion,
+        )  # fmt: skip
+        store.objects.put(f"intents/prod/{number}.json", one.model_dump_json().encode())
 
 
 def confirm(store: ResultsStore, series: str, metric: str = "ttft_ms_p50") -> None:

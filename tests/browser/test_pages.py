@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
 from playwright.sync_api import Browser, Page
 
 from include.results.pages.board import Board
+from include.results.pages.static import write
 from tests.browser import story
 from tests.browser.conftest import Site
 
@@ -91,7 +93,7 @@ def test_two_runs_are_compared_by_their_requests(site: Site, page: Page) -> None
 
 
 def test_hostile_names_are_text_and_no_script_runs(site: Site, page: Page) -> None:
-    for path in ("verdicts", "runs", f"verdicts?q={story.HOSTILE}", "cost?rate=3"):
+    for path in ("verdicts", "runs", f"verdicts?q={story.HOSTILE}", "cost?rate=3", "endpoints"):
         answer = page.goto(f"{site.url}/hyperpod/{path}")
         assert answer is not None
         assert "script-src" not in answer.headers["content-security-policy"]
@@ -139,7 +141,12 @@ def test_airflow_shows_it_in_its_menu(site: Site, page: Page) -> None:
 def test_pictures_in_both_schemes(site: Site, page: Page, scheme: str) -> None:
     """Text has a contrast of at least 4.5 to 1 against its ground; the pictures are kept beside the log."""
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-    for name, path in (("verdicts", "verdicts"), ("history", f"series?id={site.series}"), ("cost", "cost")):
+    for name, path in (
+        ("verdicts", "verdicts"),
+        ("history", f"series?id={site.series}"),
+        ("cost", "cost"),
+        ("endpoints", "endpoints"),
+    ):
         page.goto(f"{site.url}/hyperpod/{path}")
         page.screenshot(path=site.folder / f"{name}-{scheme}.png", full_page=True)
     for selector in ("main p", ".soft", "a", ".badge.fail", ".badge.inconclusive", "thead th"):
@@ -162,10 +169,32 @@ def _contrast(page: Page, selector: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_the_inventory_lists_what_exists(site: Site) -> None:
-    from include.results.pages.inventory import endpoints
+def test_the_inventory_lists_what_exists_with_age_owner_expiry_and_cost(site: Site, page: Page) -> None:
+    page.goto(f"{site.url}/hyperpod/endpoints")
+    rows = {row.inner_text().split("\t")[0]: row.inner_text() for row in page.locator("tbody tr").all()}
+    assert "✓ in use" in rows["llama-in-use"]
+    assert "1.5 h" in rows["llama-in-use"]
+    assert f"scheduled__{story.night_name(29)}" in rows["llama-in-use"]
+    assert "$1.52/h\t$2." in rows["llama-in-use"]
+    assert "✗ expired" in rows["llama-expired"]
+    assert "… being removed" in rows[story.HOSTILE]
+    assert "3 endpoint(s) hold 3 accelerator(s), cost $4.56/h and have cost $5" in page.locator("main").inner_text()
+    page.get_by_role("link", name=f"scheduled__{story.night_name(29)}").click()
+    assert page.locator("h1").inner_text() == f"Run scheduled__{story.night_name(29)}"
 
-    board = Board(str(site.folder / "store"))
-    import datetime as dt
 
-    assert "No endpoint exists" in endpoints(board, dt.datetime.now(dt.UTC))
+def test_the_same_pages_as_files_fetch_nothing(site: Site, page: Page, tmp_path: Path) -> None:
+    write(Board(str(site.folder / "store")), tmp_path)
+    fetched: list[str] = []
+    page.on("request", lambda request: fetched.append(request.url))
+    page.emulate_media(color_scheme="dark")
+    page.goto(f"file://{tmp_path}/index.html")
+    page.get_by_role("link", name="llama · chat · c=4").first.click()
+    assert "confirmed by a re-run" in page.locator("[role=status]").inner_text()
+    page.get_by_role("link", name="TPOT p50, ms").click()
+    page.get_by_role("link", name="Endpoints").click()
+    assert "llama-expired" in page.locator("main").inner_text()
+    assert page.title() != "owned"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 22, 29)"
+    assert len(fetched) == 4
+    assert all(url.startswith(f"file://{tmp_path}/") for url in fetched)

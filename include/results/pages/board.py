@@ -14,7 +14,7 @@ from include.results.schema import RERUN_DAG
 from include.results.series import Series, load_series
 from include.results.sizing import Sizing, sizes
 from include.results.store import ResultsStore
-from include.results.verdicts import VerdictRecord, confirmations, judge_series
+from include.results.verdicts import Confirmation, VerdictRecord, confirmations, judge_series
 
 PAGE_SIZE = 25
 REFRESH_S = 10.0
@@ -80,6 +80,12 @@ class Board:
     def decisions(self) -> Decisions:
         """Return what people decided."""
         return read_decisions(self.index.store.objects)
+
+    def reruns(self, series: Series) -> list[Confirmation]:
+        """Return what re-runs said of a series, newest first."""
+        every = confirmations(self.index.store.objects)
+        mine = [one for found in every.values() for one in found if one.series == series.id]
+        return sorted(mine, key=lambda one: (one.night, one.metric), reverse=True)
 
     def levels(self, series: Series) -> list[dict[str, Any]]:
         """Return the newest valid result at each load level of a series' model, workload and place."""

@@ -46,12 +46,13 @@ def curve(rows: Sequence[dict[str, Any]]) -> Html:
     if limit:
         chart.across(float(limit), f"SLO: TTFT {limit:g} ms", "slo")
     chart.line(points)
-    for row, point in zip(known, points, strict=True):
+    for place, (row, point) in enumerate(zip(known, points, strict=True)):
         chart.dot(*point, f"{row['load']}: {figure(point[0])} tokens/s, {figure(point[1])} ms")
-        chart.text(*point, str(row["load"]), "", lift=10)
+        if place != bend:
+            chart.text(*point, str(row["load"]), "", lift=10)
     if bend is not None:
         chart.dot(*points[bend], f"knee at {known[bend]['load']}", "knee", 10)
-        chart.text(*points[bend], "knee", "knee", lift=-22)
+        chart.text(*points[bend], f"{known[bend]['load']}, knee", "knee", lift=-26)
     cells = [
         (link(str(row["load"]), "run", path=row["run_path"]), figure(row["output_tokens_per_s"]),
          figure(row["ttft_ms_p50"]), figure(row["tpot_ms_p50"]), figure(row["goodput_rps"]),

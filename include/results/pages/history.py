@@ -11,7 +11,7 @@ from include.results.pages.chart import Chart, spread
 from include.results.pages.curve import curve
 from include.results.pages.html import Html, badge, el, facts, figure, link, page, percent, table
 from include.results.series import LABELS, METRICS, Series, streak
-from include.results.verdicts import VerdictRecord, suspects
+from include.results.verdicts import Confirmation, VerdictRecord, suspects
 
 OUTLIER_SIGMAS = 4.0
 
@@ -37,6 +37,7 @@ def history(board: Board, series: Series, metric: str) -> str:
                 for v in verdicts
             ],
         ),
+        _reruns(board.reruns(series)),
         el("h2", "Throughput and latency"),
         curve(board.levels(series)),
         _nights(series, metric, mine),
@@ -147,16 +148,16 @@ def _nights(series: Series, metric: str, made: VerdictRecord | None) -> Html:
         if row is None:
             rows.append(_gap(night, gap or {}))
             continue
-        note: list[Any] = []
+        note: list[str] = []
         overlap = series.overlaps.get(row["result_id"])
         if overlap:
-            note.append(f"shared its endpoint for {overlap.share:.0%} of the time with {', '.join(overlap.others)}; ")
+            note.append(f"shared its endpoint for {overlap.share:.0%} of the time with {', '.join(overlap.others)}")
         if night in odd:
-            note.append(f"outlier: {odd[night]:+.0%} against the nights around it; ")
-        note.append(row["reasons"])
+            note.append(f"outlier: {odd[night]:+.0%} against the nights around it")
+        note += [row["reasons"]] if row["reasons"] else []
         against = link("against the night before", "compare", a=good, b=row["result_id"]) if good else ""
         good = str(row["result_id"])
-        rows.append((link(night, "run", path=row["run_path"]), figure(row[metric]), note, against))
+        rows.append((link(night, "run", path=row["run_path"]), figure(row[metric]), "; ".join(note), against))
     return table("Nights", ("Night", LABELS[metric], "Note", "Distribution"), rows[::-1])
 
 
@@ -164,6 +165,19 @@ def _gap(night: str, gap: dict[str, Any]) -> Sequence[Any]:
     where = f"{gap.get('state', 'failed')} in {gap.get('failed_stage') or '?'}"
     said = f"{where}: {gap.get('reason', '')}. {gap.get('message', '')}"
     return (link(night, "run", path=str(gap.get("run_path", ""))), badge("failed"), said, "")
+
+
+def _reruns(found: Sequence[Confirmation]) -> Html:
+    rows = [
+        (
+            one.night, LABELS[one.metric], one.decision,
+            percent(one.effect) + (f" [{percent(one.low)}, {percent(one.high)}]" if one.low is not None else ""),
+            f"{one.pairs} pairs with the baseline" if one.pairs else "single repeat",
+        )
+        for one in found
+    ]  # fmt: skip
+    return table("Re-runs of suspicions", ("Night", "Metric", "Decision", "Suspect over baseline", "From"), rows,
+                 empty="None. The Dag confirm_suspicion runs a suspect cell again before anyone is told.")  # fmt: skip
 
 
 def _decisions(decisions: Decisions, series: Series) -> Html:

@@ -172,6 +172,11 @@ def figure(value: float | None, unit: str = "") -> str:
     return f"{text} {unit}".rstrip()
 
 
+def dollars(value: float | None) -> str:
+    """Return a price."""
+    return "–" if value is None else f"${value:,.2f}"
+
+
 def percent(value: float | None) -> str:
     """Return a relative change as a signed percentage."""
     return "–" if value is None else f"{value:+.1%}"

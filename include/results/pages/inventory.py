@@ -7,28 +7,62 @@ import json
 from typing import Any
 from urllib.parse import quote
 
+from include.endpoint.intents import Intent
 from include.results.pages.board import Board
-from include.results.pages.html import Child, airflow_link, badge, el, facts, figure, form, link, page, table
+from include.results.pages.html import (
+    Child,
+    Html,
+    airflow_link,
+    badge,
+    dollars,
+    el,
+    facts,
+    figure,
+    form,
+    link,
+    page,
+    table,
+)
 from include.results.pages.overview import pager
 
 
 def endpoints(board: Board, now: dt.datetime) -> str:
     """Return the inventory of endpoints that are not proven absent."""
-    rows = []
-    for one in board.endpoints():
-        hours = (now - one.opened_at).total_seconds() / 3600
-        late = now > one.expires_at
-        rows.append(
-            (
-                one.name, one.cluster, link(one.run.run_id, "run", path=one.run.path), f"{hours:.1f} h",
-                f"{'EXPIRED ' if late else ''}{one.expires_at:%Y-%m-%d %H:%M} UTC",
-                f"${float(one.hourly_price):.2f}/h", f"${float(one.hourly_price) * hours:.2f}",
-                f"{one.accelerators}",
-            )
-        )  # fmt: skip
-    header = ("Endpoint", "Cluster", "Owner", "Age", "Expires", "Price", "Cost so far", "Accelerators")
+    found = board.endpoints()
+    rows = [
+        (
+            one.name, one.cluster, _state(one, now), link(one.run.run_id, "run", path=one.run.path),
+            f"{(now - one.opened_at).total_seconds() / 3600:.1f} h", f"{one.expires_at:%Y-%m-%d %H:%M} UTC",
+            f"{dollars(float(one.hourly_price))}/h", dollars(_spent(one, now)), f"{one.accelerators}",
+        )
+        for one in found
+    ]  # fmt: skip
+    header = ("Endpoint", "Cluster", "State", "Owner", "Age", "Expires", "Price", "Cost so far", "Accelerators")
+    held = sum(one.accelerators for one in found)
+    hourly, spent = sum(float(one.hourly_price) for one in found), sum(_spent(one, now) for one in found)
+    total = (
+        f"{len(found)} endpoint(s) hold {held} accelerator(s), cost {dollars(hourly)}/h and have cost {dollars(spent)}."
+    )
     note = "An endpoint stays here until its absence is proven. Expired ones are removed by the Dag reap_endpoints."
-    return page("Endpoints", "endpoints", el("p", note), table("Endpoints", header, rows, empty="No endpoint exists."))
+    return page(
+        "Endpoints",
+        "endpoints",
+        el("p", total) if found else None,
+        table("What exists", header, rows, empty="No endpoint exists."),
+        el("p", note, class_="soft"),
+    )
+
+
+def _state(one: Intent, now: dt.datetime) -> Html:
+    if one.deletion is not None:
+        return el("span", "… being removed", class_="badge inconclusive")
+    if now > one.expires_at:
+        return el("span", "✗ expired", class_="badge fail")
+    return el("span", "✓ in use", class_="badge pass") if one.uid else el("span", "… being made", class_="badge")
+
+
+def _spent(one: Intent, now: dt.datetime) -> float:
+    return float(one.hourly_price) * (now - one.opened_at).total_seconds() / 3600
 
 
 def runs(board: Board, number: int) -> str:
@@ -37,7 +71,7 @@ def runs(board: Board, number: int) -> str:
     rows = [
         (
             link(f"{run['run_id']} {run['cell']}".strip(), "run", path=run["run_path"]), badge(run["state"]),
-            run["model"], run["failed_stage"], run["reason"], figure(run["cost_usd"], "$"),
+            run["model"], run["failed_stage"], run["reason"], dollars(run["cost_usd"]),
             f"{run['started_at']:%Y-%m-%d %H:%M}",
         )
         for run in found
@@ -93,7 +127,7 @@ def _record(record: dict[str, Any]) -> list[Child]:
                 ("ended, UTC", f"{record['ended_at']:%Y-%m-%d %H:%M:%S}"),
                 ("cold start", figure(record["cold_start_s"], "s")),
                 ("GPU-hours", figure(record["gpu_hours"])),
-                ("cost", figure(record["cost_usd"], "$")),
+                ("cost", dollars(record["cost_usd"])),
                 ("proven absent", {True: "yes", False: "NO", None: "not known"}[record["absent"]]),
             )
         ),
@@ -110,7 +144,7 @@ def cost(board: Board, rate: float) -> str:
     rows = [
         (
             f"{one.row['model']} · {one.row['workload']}", one.row["instance_type"] or "unknown", one.instances,
-            figure(one.usd_per_hour, "$/h"), figure(one.per_instance), one.row["load"], one.row["slo"],
+            f"{dollars(one.usd_per_hour)}/h", figure(one.per_instance), one.row["load"], one.row["slo"],
             figure(one.row["usd_per_million"]), figure(one.row["usd_per_million_good"]), one.row["night"],
         )
         for one in board.sizes(rate)

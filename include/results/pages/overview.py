@@ -13,6 +13,13 @@ from include.results.verdicts import VerdictRecord
 
 ORDER = {"fail": 0, "inconclusive": 1, "pass": 2}
 
+LEGEND = (
+    "A series is one model, workload and load (c=4: four requests at a time; rate=2: two a second) on one kind of "
+    "machine; each night adds a run. TTFT: time to the first token; p50: half of the requests were faster. "
+    "fail: worse than its reference nights, and re-runs confirmed it. inconclusive: suspected and not yet run again, "
+    "or too little is known to rule a worsening out; the reason says which."
+)
+
 
 def overview(board: Board, find: str = "", number: int = 1) -> str:
     """Return the page of the latest verdicts; the worst metric stands for a series."""
@@ -37,6 +44,7 @@ def overview(board: Board, find: str = "", number: int = 1) -> str:
             empty="No results match." if find else "No results yet: run the Dag nightly_benchmark or release_model.",
         ),
         pager("verdicts", number, count, q=find),
+        el("p", LEGEND, class_="soft"),
     )
 
 
