@@ -62,10 +62,11 @@ def stage(
     if context.expected_bucket_owner:
         bucket_region(target)
     present = target.manifest()
+    lock = StagingLock(target.objects, LOCK_NAME, owner, context.lock_stale_seconds)
     if present is not None and not repair:
+        lock.clear_abandoned()
         return _verified(target, present, started)
     listing = _admitted(model, revision, target, budget_bytes, notice)
-    lock = StagingLock(target.objects, LOCK_NAME, owner, context.lock_stale_seconds)
     with lock.held(lambda: target.manifest() is not None) as ours:
         published = None if repair else target.manifest()
         if published is not None or not ours:

@@ -33,16 +33,13 @@ def remembered_sha256(paths: Sequence[Path], cache: Path = CACHE) -> list[str]:
     """Return the hex sha256 of files; those that are as they were are not read again."""
     known = _read(cache)
     identities = [_identity(path) for path in paths]
-    keys = [str(path.resolve()) for path in paths]
-
-    def one(index: int) -> str:
-        found = known.get(keys[index])
-        if found is not None and found[:-1] == identities[index]:
-            return str(found[-1])
-        return file_sha256(paths[index])
-
+    folders = {parent: str(parent.resolve()) for parent in {path.parent for path in paths}}
+    keys = [f"{folders[path.parent]}/{path.name}" for path in paths]
+    digests = [_known(known.get(key), identity) for key, identity in zip(keys, identities, strict=True)]
+    unread = [index for index, digest in enumerate(digests) if not digest]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        digests = list(pool.map(one, range(len(paths))))
+        for index, digest in zip(unread, pool.map(lambda index: file_sha256(paths[index]), unread), strict=True):
+            digests[index] = digest
     fresh: dict[str, list[int | str]] = {
         key: [*identity, digest]
         for key, identity, digest in zip(keys, identities, digests, strict=True)
@@ -51,6 +48,11 @@ def remembered_sha256(paths: Sequence[Path], cache: Path = CACHE) -> list[str]:
     if fresh:
         _remember(fresh, cache)
     return digests
+
+
+def _known(entry: list[int | str] | None, identity: list[int]) -> str:
+    """The remembered digest of a file that is as it was; empty for another one."""
+    return str(entry[-1]) if entry is not None and entry[:-1] == identity else ""
 
 
 def _identity(path: Path) -> list[int]:

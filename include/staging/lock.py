@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
 POLL_SECONDS = 1.0
+# Heartbeats come every few seconds; no two clocks differ by this much.
+ABANDONED_SECONDS = 3600.0
 
 
 class StagingLock:
@@ -72,6 +74,20 @@ class StagingLock:
                 fix="nothing to do: a retry checks what that run has staged",
                 failure_class=FailureClass.TRANSIENT,
             )
+
+    def clear_abandoned(self) -> None:
+        """Remove the lock of a holder that died after it had published: our own predecessor, or one long silent."""
+        content, _ = self._read()
+        if content and (self._same_holder(content) or self._age(content) > ABANDONED_SECONDS):
+            self.objects.delete(self.path)
+
+    @staticmethod
+    def _age(content: bytes) -> float:
+        """Seconds since the holder's last heartbeat, if its clock is right."""
+        try:
+            return time.time() - float(json.loads(content)["at"])
+        except (ValueError, KeyError, TypeError):
+            return 0.0
 
     def _acquire(self, finished: Callable[[], bool], timeout: float) -> bool:
         deadline = time.monotonic() + timeout

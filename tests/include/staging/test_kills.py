@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
@@ -17,10 +18,11 @@ from typing import Any
 import pytest
 
 from include.errors import IntegrityError
-from include.staging.api import verify
+from include.staging.api import resolve_revision, stage, verify
 from include.staging.context import StagingContext
 from include.staging.inspection import Depth
-from include.staging.target import Target
+from include.staging.lock import ABANDONED_SECONDS
+from include.staging.target import LOCK_NAME, Target
 from tests.include.staging import killing
 from tests.include.staging.conftest import MODELS_URI, Server, contents, make_model, staged_contents
 
@@ -111,6 +113,25 @@ def staged_is_true(server: Server, context: StagingContext, folder: Path, name: 
         assert error.reason == "NotStaged", error  # noqa: PT017 (anything else would be a wrong "staged")
         return
     assert staged_contents(server, name, revision) == contents(folder)
+
+
+def test_the_lock_of_a_stager_that_died_after_publishing_goes_with_the_next_check(
+    server: Server, context: StagingContext, tmp_path: Path
+) -> None:
+    model = make_model(tmp_path / "model", "left-lock", (2 << 20,), seed=SEED + 3000)
+    revision = resolve_revision(model, context)
+    stage(model, revision, MODELS_URI, context, owner="run")
+    key, place = f"models/left-lock/{revision}/{LOCK_NAME}", "hyperpod-models"
+
+    def left_by(holder: str, seconds_ago: float) -> bool:
+        content = json.dumps({"holder": holder, "token": "dead", "at": time.time() - seconds_ago}).encode()
+        server.client.put_object(Bucket=place, Key=key, Body=content)
+        assert stage(model, revision, MODELS_URI, context, owner="run").reused
+        return key in server.keys(key)
+
+    assert not left_by("run", 1)
+    assert left_by("another run, just repairing", 1)
+    assert not left_by("another run, long dead", 2 * ABANDONED_SECONDS)
 
 
 def test_two_at_once_make_one_manifest(
