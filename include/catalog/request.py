@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ class ReleaseRequest(Spec):
     :param cell: empty for a release, else the cell's name in its night.
     :param plan_of: folder of an earlier run below the results store; its model, revision, cluster, workloads and SLO
         are taken instead of the catalog's.
+    :param capacity_until: wait so long for accelerators; ``None``: do not wait.
     """
 
     model: str
@@ -34,6 +36,8 @@ class ReleaseRequest(Spec):
     budget_usd: Decimal | None = Field(None, ge=0)
     cell: str = ""
     plan_of: str = Field("", pattern=r"^(runs/[A-Za-z0-9_.=+-]+/[A-Za-z0-9_.=+/-]+)?$")
+
+    capacity_until: dt.datetime | None = None
 
     @classmethod
     def parse(cls, fields: dict[str, Any]) -> ReleaseRequest:

@@ -243,9 +243,14 @@ class ConfirmationLimits(Spec):
 
 
 class NightlySpec(Spec):
-    """The nightly matrix, and what confirming its suspicions may cost."""
+    """The nightly matrix, and what confirming its suspicions may cost.
+
+    :param capacity_wait_hours: how long after the night's start a cell may wait for accelerators; then it is recorded
+        as skipped.
+    """
 
     cells: tuple[NightlyCell, ...] = ()
+    capacity_wait_hours: float = Field(3.0, ge=0, le=24)
     confirm: ConfirmationLimits = ConfirmationLimits()
 
 

@@ -13,6 +13,7 @@ from include.catalog.specs import JsonObject, Spec
 
 SCHEMA_VERSION = 1
 STAGES = ("plan", "preflight", "stage", "create_endpoint", "wait_until_ready", "validate", "benchmark")
+NO_CAPACITY = "NoAcceleratorsInTime"
 RERUN_DAG = "confirm_suspicion"
 
 StageState = Literal["success", "failed", "skipped", "running"]

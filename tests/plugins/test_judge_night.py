@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -88,5 +89,6 @@ def test_only_a_scheduled_night_asks_what_is_due(store: ResultsStore, kind: DagR
     context: Any = {"params": {}, "dag_run": dag_run}
     cells = PlanNightOperator(task_id="plan").execute(context)
     assert len(cells) == 4
+    assert {cell["capacity_until"] for cell in cells} == {(run.started_at + dt.timedelta(hours=3)).isoformat()}
     assert (len(list(store.objects.list("nightly/cells"))) == 4) is noted
     assert PlanNightOperator(task_id="plan").execute(context) == cells

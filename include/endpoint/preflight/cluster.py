@@ -188,7 +188,8 @@ def _fits(name: str, demand: Demand, rooms: list[NodeRoom]) -> Check:
     if slots >= demand.pods:
         return passed(name, f"room for {slots}", need)
     free = "; ".join(str(room) for room in rooms[:5])
-    return failed(name, need, f"room for {slots}; free: {free}", "wait for capacity, add instances, or ask for less")
+    fix = "wait for capacity, add instances, or ask for less"
+    return failed(name, need, f"room for {slots}; free: {free}", fix, FailureClass.CAPACITY)
 
 
 def unfit(node: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime as dt
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,9 @@ class PlanNightOperator(BaseOperator):
                     if not scheduled or self._is_due(catalog, entry, cell, context):
                         cells.append(cell)
         unique = list({cell["cell"]: cell for cell in cells}.values())
+        until = run_of(None, context).started_at + dt.timedelta(hours=catalog.nightly.capacity_wait_hours)
+        for cell in unique:
+            cell["capacity_until"] = until.isoformat()
         self.log.info("%d cells: %s", len(unique), ", ".join(cell["cell"] for cell in unique))
         return unique
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import TaskDeferred
 
 from hyperpod.operators.base import StageOperator
 from include.errors import ConfigurationError
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from include.catalog.request import ReleaseRequest
     from include.endpoint.model import ValidationReport
     from include.staging.delivery import Delivered, Place
+
+LOOK_AGAIN = dt.timedelta(minutes=1)
 
 
 class PlanOperator(StageOperator):
@@ -88,13 +93,25 @@ class PlanOperator(StageOperator):
 class PreflightOperator(StageOperator):
     """Check everything that can be checked for free.
 
+    A cell of a night whose only trouble is that there is no room waits in the triggerer and looks again, until the
+    night's deadline; then its night counts as skipped.
+
     :param request: see :class:`StageOperator`.
     """
 
     stage = "preflight"
 
+    def look_again(self, context: Context, event: Any = None) -> dict[str, Any]:  # noqa: ARG002 (the trigger's)
+        """Go on after a wait."""
+        return self._check(context)
+
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the report; fails when a check failed, with every failed check and its fix."""
+        return self._check(context)
+
+    def _check(self, context: Context) -> dict[str, Any]:
+        from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+
         from include.endpoint.preflight import preflight
 
         with self.journaled(context) as work:
@@ -102,9 +119,38 @@ class PreflightOperator(StageOperator):
             report = preflight(plan, self.hook(plan).clients())
             work.data = report.model_dump(mode="json")
             log_checks(self.log, report)
-            if error := report.error("PreflightFailed"):
-                raise error
-            return report.model_dump(mode="json")
+            until = self.release_request(context).capacity_until
+            if not waits_for_room(report, until, dt.datetime.now(dt.UTC)):
+                if error := report.error("PreflightFailed"):
+                    raise error
+                return report.model_dump(mode="json")
+            work.unfinished = True
+            self.log.info("no room yet; looking again every %d s until %s", LOOK_AGAIN.total_seconds(), until)
+        raise TaskDeferred(trigger=TimeDeltaTrigger(LOOK_AGAIN), method_name="look_again")
+
+
+def waits_for_room(report: ValidationReport, until: dt.datetime | None, now: dt.datetime) -> bool:
+    """Return whether to wait: only room is missing, and the deadline has not come.
+
+    :param until: deadline; ``None``: never wait.
+    :raises PipelineError: only room is missing, and the deadline has passed.
+    """
+    from include.errors import FailureClass, PipelineError
+    from include.results.schema import NO_CAPACITY
+
+    failures = report.failures
+    if until is None or not failures or any(one.failure_class != FailureClass.CAPACITY for one in failures):
+        return False
+    if now < until:
+        return True
+    said = "; ".join(f"{one.name}: {one.observed}, needed {one.expected}" for one in failures)
+    raise PipelineError(
+        NO_CAPACITY,
+        f"no room until {until:%Y-%m-%d %H:%M} UTC; {said}",
+        fix="nothing for tonight; for longer waits raise capacity_wait_hours in nightly.yaml, or add instances",
+        failure_class=FailureClass.RESULT,
+        evidence=tuple(f"{one.name}: {one.observed}" for one in failures),
+    )
 
 
 class StageModelOperator(StageOperator):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import Asset
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from hyperpod.assets import benchmark_asset
 from hyperpod.operators.base import StageOperator
@@ -91,11 +91,14 @@ class ConcludeRunOperator(StageOperator):
         """Return the run's state.
 
         :raises AirflowFailException: naming the failed stage and its reason.
+        :raises AirflowSkipException: nothing ran for want of accelerators.
         """
         journal = self.journal(context)
         record = journal.read_record()
         if record is None:
             raise AirflowFailException("NoRecord: the run wrote no record. Fix: read the log of the record task")
+        if record.state == "skipped":
+            raise AirflowSkipException(f"{record.reason}: {record.message}")
         if record.state != "success":
             fix = f" Fix: {record.fix}" if record.fix else ""
             raise AirflowFailException(f"{record.failed_stage}: {record.reason}: {record.message}{fix}")
@@ -151,7 +154,7 @@ def _record(
     results: list[BenchmarkResult],
     request: dict[str, Any],
 ) -> RunRecord:
-    from include.results.schema import STAGES, RunRecord
+    from include.results.schema import NO_CAPACITY, STAGES, RunRecord
 
     failed = next((stages[name] for name in STAGES if name in stages and stages[name].state == "failed"), None)
     ended_well = "benchmark" in stages and stages["benchmark"].state == "success"
@@ -159,9 +162,12 @@ def _record(
     created = stages["create_endpoint"].data if "create_endpoint" in stages else {}
     waited = stages["wait_until_ready"].data if "wait_until_ready" in stages else {}
     missing = next((name for name in STAGES if name not in stages), "")
+    state: Literal["success", "failed", "skipped"] = "success" if ended_well and failed is None else "failed"
+    if failed is not None and failed.reason == NO_CAPACITY:
+        state = "skipped"
     return RunRecord(
         run=journal.run,
-        state="success" if ended_well and failed is None else "failed",
+        state=state,
         failed_stage=failed.stage if failed else (None if ended_well else missing),
         reason=failed.reason if failed else ("" if ended_well else "NotRun"),
         message=failed.message if failed else ("" if ended_well else f"stage {missing} never ran"),
