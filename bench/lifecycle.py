@@ -133,6 +133,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="bench-lifecycle-") as place:
         with workbench(Path(place) / "catalogue") as bench:
             rows += provoked(asyncio.run(catalogue.provoke(bench)))
+            rows += deletions(catalogue.provoke_deletions(bench))
         for size in given.sizes:
             with workbench(Path(place) / str(size)) as bench:
                 rows += waiting(bench, size)
@@ -152,6 +153,16 @@ def provoked(found: list[catalogue.Provoked]) -> list[common.Row]:
         )
         rows.append(common.row(f"fault-{case.fault}-{case.row}", "ours", "verdict_seconds", one.seconds, "s", 1))
     return rows
+
+
+def deletions(found: list[catalogue.Deletion]) -> list[common.Row]:
+    """Print what a deletion under a fault says; return its rows."""
+    for one in found:
+        after = "gone afterwards" if one.absent_after else "STILL THERE"
+        print(
+            f"  {one.fault:<24} {'delete':<20} {one.seconds:5.1f} s  {one.said or 'coped with'} ({after})", flush=True
+        )
+    return [common.row(f"fault-{one.fault}-delete", "ours", "verdict_seconds", one.seconds, "s", 1) for one in found]
 
 
 def waiting(bench: Workbench, size: int) -> list[common.Row]:

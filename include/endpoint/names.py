@@ -36,8 +36,8 @@ KEPT = f"{PREFIX}/kept"
 
 QUEUE_NAME = "kueue.x-k8s.io/queue-name"
 PRIORITY_CLASS = "kueue.x-k8s.io/priority-class"
+DPD_ROLE = f"{GROUP}/dpd-role"  # prefill or decode, on the pods of a disaggregated endpoint
 OPERATOR_TAG = ("CreatedBy", "HyperPodInference")
-OWNER_TAG = f"{PREFIX}:owner"
 
 MAX_LABEL = 63
 

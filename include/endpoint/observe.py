@@ -23,7 +23,7 @@ from include.endpoint.resources import (
     REGISTRATIONS,
     WORKLOADS,
 )
-from include.endpoint.snapshot import Snapshot, facts_from, wished_logs
+from include.endpoint.snapshot import Snapshot, decoding, facts_from, wished_logs
 from include.errors import PipelineError
 
 PROBE_TIMEOUT_S = 30.0
@@ -98,6 +98,9 @@ def complete(facts: Facts, ref: EndpointRef, plan: ReleasePlan, clients: Clients
         verdict = evaluate(facts, facts.at)
     if verdict.wants_probe:
         facts = dataclasses.replace(facts, probe=probe(ref, plan, clients))
+        if any(decoding(pod) for pod in facts.pods):
+            # Only an answer makes prefill hand something over.
+            facts = with_logs(facts, clients)
         # The probe takes time: patience and the cold start count to its end.
         facts = dataclasses.replace(facts, at=dt.datetime.now(dt.UTC))
     return facts

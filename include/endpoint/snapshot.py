@@ -69,6 +69,11 @@ def pod_belongs(item: Mapping[str, Any], name: str) -> bool:
     return names.label(item, "app") in names.workload_names(name)
 
 
+def decoding(pod: PodFacts) -> bool:
+    """True for a decode pod of a disaggregated endpoint."""
+    return pod.labels.get(names.DPD_ROLE) == "decode"
+
+
 def facts_from(ref: EndpointRef, plan: ReleasePlan, snapshot: Snapshot, now: dt.datetime) -> Facts:
     """Return what a snapshot says about one endpoint; the AWS side, logs and the probe are added by others."""
     expected = Expectation.of(plan)
@@ -129,11 +134,15 @@ class LogWish:
 
 
 def wished_logs(facts: Facts, limit: int = 3) -> tuple[LogWish, ...]:
-    """Return the containers whose last lines matter: those that ended or restarted, at most ``limit``."""
+    """Return the containers whose last lines matter, at most ``limit``.
+
+    Those that ended or restarted; and those of decode pods that serve: that no KV block arrives is told nowhere else.
+    """
     wishes = []
     for pod in facts.pods:
+        decodes = decoding(pod)
         for container in pod.containers:
             ended = container.exit_code not in (None, 0)
-            if container.restarts or ended:
+            if container.restarts or ended or (decodes and container.ready and not container.init):
                 wishes.append(LogWish(pod.name, container.name, previous=bool(container.restarts)))
     return tuple(wishes[:limit])

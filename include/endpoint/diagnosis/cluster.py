@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 
-from include.endpoint.diagnosis.model import Diagnosis, Limits, age, cut, events_with, evidence_of
+from include.endpoint.diagnosis.model import Diagnosis, Limits, age, cut, events_with, evidence_of, waits_for_lost_node
 from include.endpoint.diagnosis.registration import serving
 from include.endpoint.facts import Facts
 from include.errors import FailureClass
 
+LOST = ("NodeLost", "Evicted", "Terminated", "Preempted")
 LEAVING = ("UnschedulablePendingReplacement", "UnschedulablePendingReboot", "Unschedulable")
 
 
@@ -70,22 +71,28 @@ def node_leaving(facts: Facts, _now: dt.datetime, _limits: Limits) -> Diagnosis 
         if node.ready and node.health not in LEAVING:
             continue
         state = node.health if node.health in LEAVING else "not ready"
-        return Diagnosis(
-            "node-replaced",
+        return _replaced(
+            facts,
             "NodeLost",
             f"node {node.name} of {facts.name} is {state}: HyperPod replaces it and its pod starts again elsewhere",
-            "wait for the new pod; a measurement during this time does not count and is repeated",
-            FailureClass.TRANSIENT,
-            terminal=False,
-            evidence=evidence_of(facts),
         )
-    lost = [pod for pod in facts.pods if pod.reason in ("NodeLost", "Evicted", "Terminated", "Preempted")]
-    if not lost:
-        return None
+    for pod in facts.pods:
+        if waits_for_lost_node(pod):
+            said = (
+                f"pod {pod.name} waits for a node of type {facts.instance_type} that is away: {cut(pod.unschedulable)}"
+            )
+            return _replaced(facts, "NodeLost", said)
+        if pod.reason in LOST:
+            said = f"pod {pod.name} of {facts.name} was lost ({pod.reason}): {cut(pod.message or 'no message')}"
+            return _replaced(facts, "PodLost", said)
+    return None
+
+
+def _replaced(facts: Facts, reason: str, message: str) -> Diagnosis:
     return Diagnosis(
         "node-replaced",
-        "PodLost",
-        f"pod {lost[0].name} of {facts.name} was lost ({lost[0].reason}): {cut(lost[0].message or 'no message')}",
+        reason,
+        message,
         "wait for the new pod; a measurement during this time does not count and is repeated",
         FailureClass.TRANSIENT,
         terminal=False,

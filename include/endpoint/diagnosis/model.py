@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from include.endpoint.facts import EventFacts, Facts
+from include.endpoint.facts import EventFacts, Facts, PodFacts
 from include.errors import FailureClass
 
 MOST_EVENTS, MOST_LINES = 8, 12
@@ -30,7 +30,6 @@ class Limits:
     registration_s: float = 1500
     targets_s: float = 600
     first_completion_s: float = 300
-    delete_s: float = 900
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,13 @@ class Diagnosis:
     failure_class: FailureClass
     terminal: bool
     evidence: tuple[str, ...] = ()
+
+
+def waits_for_lost_node(pod: PodFacts) -> bool:
+    """True when the only nodes that would take the pod are away: the taints that Kubernetes gives to those."""
+    said = pod.unschedulable
+    away = any(f"node.kubernetes.io/{taint}" in said for taint in ("unreachable", "not-ready"))
+    return away and "Insufficient" not in said
 
 
 def age(since: dt.datetime | None, now: dt.datetime) -> float:

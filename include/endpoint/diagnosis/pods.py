@@ -15,6 +15,7 @@ from include.endpoint.diagnosis.model import (
     evidence_of,
     first_line_with,
     oldest,
+    waits_for_lost_node,
 )
 from include.endpoint.facts import ContainerFacts, Facts, PodFacts
 from include.errors import FailureClass
@@ -256,7 +257,7 @@ def too_many_pods(facts: Facts, now: dt.datetime, limits: Limits) -> Diagnosis |
 def unschedulable(facts: Facts, now: dt.datetime, limits: Limits) -> Diagnosis | None:
     """No node takes the pod."""
     for pod in facts.pods:
-        if not pod.unschedulable:
+        if not pod.unschedulable or waits_for_lost_node(pod):
             continue
         short = sorted(set(SHORT_OF.findall(pod.unschedulable)))
         events = events_with(facts, reasons=("FailedScheduling",))

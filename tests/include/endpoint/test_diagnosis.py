@@ -64,6 +64,36 @@ CASES: list[tuple[str, Facts, dt.datetime, str, FailureClass, bool, str]] = [
         "ml.g5.2xlarge",
     ),
     (
+        "node-replaced",
+        starting_facts(
+            pod(
+                node="",
+                unschedulable="0/1 nodes are available: 1 node(s) had untolerated taint"
+                " {node.kubernetes.io/unreachable: }.",
+            )
+        ),
+        LATER,
+        "NodeLost",
+        FailureClass.TRANSIENT,
+        False,
+        "is away",
+    ),
+    (
+        "unschedulable",
+        starting_facts(
+            pod(
+                node="",
+                unschedulable="0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint"
+                " {node.kubernetes.io/not-ready: }.",
+            )
+        ),
+        LATER,
+        "Unschedulable",
+        FailureClass.CAPACITY,
+        True,
+        "nvidia.com/gpu",
+    ),
+    (
         "pod-slots",
         starting_facts(pod(node="", unschedulable="0/1 nodes are available: 1 Too many pods.")),
         LATER,
