@@ -27,8 +27,11 @@ TEXTS = {
     "workload": "Name in the catalog",
     "cluster": "Name in the catalog",
     "plan_of": "Folder of the run whose plan is repeated, below the results store",
+    "mix_from": "Folder of another run, of whose plan `mix` is taken",
+    "mix": "Factors of that plan, comma between (`bisect_regression`)",
     "case": "Path of the case below the results store; empty: a repeat that decides nothing",
 }
+COPIED = ("model", "cluster", "plan_of", "mix_from", "mix")
 
 
 @dag(
@@ -46,7 +49,7 @@ def confirm_suspicion() -> None:
 
     @task_group
     def rerun() -> None:
-        asked: dict[str, Any] = {name: f"{{{{ params.{name} }}}}" for name in ("model", "cluster", "plan_of")}
+        asked: dict[str, Any] = {name: f"{{{{ params.{name} }}}}" for name in COPIED}
         release_stages(asked | {"workloads": ["{{ params.workload }}"]})
 
     cell = rerun()

@@ -22,6 +22,8 @@ class ReleaseRequest(Spec):
     :param cell: empty for a release, else the cell's name in its night.
     :param plan_of: folder of an earlier run below the results store; its model, revision, cluster, workloads and SLO
         are taken instead of the catalog's.
+    :param mix_from, mix: another such run, and the factors of its plan (comma between) that replace those of
+        ``plan_of``; see :mod:`include.catalog.mixing`.
     :param capacity_until: wait so long for accelerators; ``None``: do not wait.
     """
 
@@ -36,7 +38,8 @@ class ReleaseRequest(Spec):
     budget_usd: Decimal | None = Field(None, ge=0)
     cell: str = ""
     plan_of: str = Field("", pattern=r"^(runs/[A-Za-z0-9_.=+-]+/[A-Za-z0-9_.=+/-]+)?$")
-
+    mix_from: str = Field("", pattern=r"^(runs/[A-Za-z0-9_.=+-]+/[A-Za-z0-9_.=+/-]+)?$")
+    mix: str = Field("", pattern=r"^[a-z0-9_,]*$")
     capacity_until: dt.datetime | None = None
 
     @classmethod

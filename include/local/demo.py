@@ -31,7 +31,8 @@ from include.results.schema import BenchmarkResult
 
 VAR = PROJECT_ROOT / "var"
 DAGS_TO_RUN = (
-    "release_model", "refresh_models", "nightly_benchmark", "judge_nights", "confirm_suspicion", "reap_endpoints",
+    "release_model", "refresh_models", "nightly_benchmark", "judge_nights", "confirm_suspicion", "bisect_regression",
+    "reap_endpoints",
 )  # fmt: skip
 
 

@@ -72,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--metric", required=True, choices=sorted(METRICS))
     again.add_argument("--night", default="", help="of the suspicion, YYYY-MM-DD, default the newest")
     again.set_defaults(function=_confirm)
+    guilt = commands.add_parser("bisect", help="questions of the Dag bisect_regression and their answers")
+    guilt.set_defaults(function=_bisections)
+
     bring = commands.add_parser("import", help="take other tools' files into the store")
     bring.add_argument("files", type=Path, nargs="+")
     bring.add_argument("--format", default="auto", choices=formats.IMPORTS)
@@ -211,6 +214,19 @@ def _verdict(options: argparse.Namespace) -> int:
             for suspect in one.suspects:
                 print(f"  {one.name} {one.metric}: {suspect}")
     return EXIT_BAD if made.pages else 0
+
+
+def _bisections(options: argparse.Namespace) -> int:
+    from include.results.bisection import read_bisections
+
+    found = read_bisections(ResultsStore.open(options.store).objects)
+    for one in found:
+        asked = one.question
+        print(f"{one.id}  {asked.metric} of {asked.workload} {asked.load}: {asked.good_run} -> {asked.bad_run}")
+        print(f"  {one.closed or f'open, {len(one.steps)} re-runs so far'}")
+    if not found:
+        print("none; trigger the Dag bisect_regression with a good and a bad run")
+    return 0
 
 
 def _confirm(options: argparse.Namespace) -> int:

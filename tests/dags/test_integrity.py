@@ -16,7 +16,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DAG_IDS = {
-    "release_model", "refresh_models", "nightly_benchmark", "judge_nights", "confirm_suspicion", "reap_endpoints",
+    "release_model", "refresh_models", "nightly_benchmark", "judge_nights", "confirm_suspicion", "bisect_regression",
+    "reap_endpoints",
 }  # fmt: skip
 HEAVY = ("kubernetes", "kubernetes_asyncio", "boto3", "pandas", "pyarrow", "obstore", "scipy", "duckdb", "numpy")
 

@@ -12,6 +12,7 @@ from hyperpod.run import default_results_uri
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from include.results.bisection import Bisection
     from include.results.index import Index
     from include.results.reruns import Case
 
@@ -64,9 +65,12 @@ class SettleRerunOperator(BaseOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return the arguments of the one Dag run that follows; none when this run belongs to no open case."""
         from include.catalog.loader import load_catalog
+        from include.results import bisection
         from include.results.reruns import advance, read_case
 
         index = _index()
+        if self.case.startswith(f"{bisection.FOLDER}/"):
+            return self._bisected(context, index)
         case = read_case(index.store.objects, self.case)
         dag_run: Any = context["dag_run"]
         if case is None or not case.steps or case.steps[-1].run_id != dag_run.run_id:
@@ -83,8 +87,57 @@ class SettleRerunOperator(BaseOperator):
         name = f"confirmed__{case.night}__{case.id}"
         return [{"trigger_dag_id": JUDGE_DAG, "trigger_run_id": name, "conf": {"night": case.night}}]
 
+    def _bisected(self, context: Context, index: Index) -> list[dict[str, Any]]:
+        from include.results.bisection import advance, read_bisection
 
-def _rerun(case: Case) -> dict[str, Any]:
+        one, dag_run = read_bisection(index.store.objects, self.case), context["dag_run"]
+        run_id = dag_run.run_id
+        if one is None or run_id not in {step.run_id for step in one.steps}:
+            self.log.info("run %s settles nothing", run_id)
+            return []
+        if one.steps[-1].run_id == run_id:
+            one = advance(index, one)
+        if one.closed:
+            self.log.info("bisection %s: %s", one.id, one.closed)
+            return []
+        self.log.info("bisection %s: next is the good plan with %s", one.id, ", ".join(one.steps[-1].mix) or "nothing")
+        return [_rerun(one)]
+
+
+class BeginBisectionOperator(BaseOperator):
+    """Ask which difference between two runs made a figure worse: name the first re-run, or go on with an open one.
+
+    :param question: fields of :class:`include.results.bisection.Question` (templated).
+    """
+
+    template_fields: Sequence[str] = ("question",)
+    ui_color = "#fff4e5"
+
+    def __init__(self, *, question: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.question = question
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:  # noqa: ARG002 (Airflow's)
+        """Return the arguments of the one Dag run that follows; none when the question has its answer."""
+        from airflow.sdk.exceptions import AirflowFailException
+        from pydantic import ValidationError
+
+        from include.errors import ConfigurationError
+        from include.results.bisection import Question, begin
+
+        try:
+            one = begin(_index().store.objects, Question.model_validate(self.question))
+        except (ConfigurationError, ValidationError) as error:
+            raise AirflowFailException(str(error)) from error
+        for name, (before, after) in one.changes.items():
+            self.log.info("differs: %s: %s -> %s", name, before, after)
+        if one.closed:
+            self.log.info("bisection %s has its answer: %s", one.id, one.closed)
+            return []
+        return [_rerun(one)]
+
+
+def _rerun(case: Case | Bisection) -> dict[str, Any]:
     from include.results.schema import RERUN_DAG
 
     return {"trigger_dag_id": RERUN_DAG, "trigger_run_id": case.steps[-1].run_id, "conf": case.request()}

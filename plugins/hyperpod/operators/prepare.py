@@ -74,20 +74,30 @@ class PlanOperator(StageOperator):
     def _repeated(self, context: Context, request: ReleaseRequest) -> ReleasePlan:
         """Plan an earlier run again, whatever the catalog says today; only its name and owner are new."""
         from include.catalog.loader import load_catalog
+        from include.catalog.mixing import mixed
         from include.endpoint.planning import make_plan
-        from include.results.journal import read_plan
 
-        old = read_plan(self.journal(context).objects, request.plan_of)
-        if old is None or old.cluster.name != request.cluster:
-            raise ConfigurationError(
-                "PlanUnknown",
-                f"plan_of = {request.plan_of!r} has no plan for cluster {request.cluster!r}",
-                fix="name a run whose folder in the results store holds plan.json",
-            )
+        old = self._earlier(context, "plan_of", request.plan_of, request.cluster)
+        model, revision = old.model, old.revision
+        if request.mix:
+            other = self._earlier(context, "mix_from", request.mix_from, request.cluster)
+            model, revision = mixed(old, other, request.mix.split(","))
         return make_plan(
-            self.run_identity(context), old.model, old.cluster, old.workloads, old.revision, slo=old.slo,
+            self.run_identity(context), model, old.cluster, old.workloads, revision, slo=old.slo,
             price_book=load_catalog().prices, ttl_seconds=int(request.ttl_hours * 3600), budget_usd=request.budget_usd,
         )  # fmt: skip
+
+    def _earlier(self, context: Context, field: str, run_path: str, cluster: str) -> ReleasePlan:
+        from include.results.journal import read_plan
+
+        plan = read_plan(self.journal(context).objects, run_path)
+        if plan is None or plan.cluster.name != cluster:
+            raise ConfigurationError(
+                "PlanUnknown",
+                f"{field} = {run_path!r} has no plan for cluster {cluster!r}",
+                fix="name a run whose folder in the results store holds plan.json",
+            )
+        return plan
 
 
 class PreflightOperator(StageOperator):
