@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=7, help="decides points, order and delays")
     parser.add_argument("--n", type=int, default=2 * len(points()), help="injections; default: every point twice")
     parser.add_argument("--minutes", type=float, default=30, help="no new run is started after so many minutes")
-    parser.add_argument("--control", type=int, default=12, help="injections of the control arm; 0: leave it out")
+    parser.add_argument("--control", type=int, default=24, help="injections of the control arm; 0: leave it out")
     given = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
