@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,10 +102,12 @@ async def _one(bench: Workbench, case: Case, name: str) -> Provoked:
     began = time.monotonic()
     ref = await asyncio.to_thread(bench.create, plan, corrupt=corrupt)
     last = Readiness("pending", "", "", "")
-    async for step in wait_until_ready(ref, plan, bench.clients, timeout_seconds=GIVE_UP_S, limits=SHORT):
-        last = step
-        if case.passing and step.row == case.row:
-            break
+    waiting = wait_until_ready(ref, plan, bench.clients, timeout_seconds=GIVE_UP_S, limits=SHORT)
+    async with contextlib.aclosing(waiting) as steps:
+        async for step in steps:
+            last = step
+            if case.passing and step.row == case.row:
+                break
     if case in ALONE:
         await asyncio.to_thread(bench.faults.clear)
     return Provoked(case, last, time.monotonic() - began)
@@ -149,6 +152,8 @@ def _deletion(bench: Workbench, fault: str, name: str) -> Deletion:
 
 
 async def _registered(bench: Workbench, plan: ReleasePlan, ref: EndpointRef) -> None:
-    async for step in wait_until_ready(ref, plan, bench.clients, timeout_seconds=GIVE_UP_S, limits=SHORT):
-        if step.phase == "first completion":
-            return
+    waiting = wait_until_ready(ref, plan, bench.clients, timeout_seconds=GIVE_UP_S, limits=SHORT)
+    async with contextlib.aclosing(waiting) as steps:
+        async for step in steps:
+            if step.phase == "first completion":
+                return

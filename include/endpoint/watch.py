@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from include.endpoint.facts import Facts
@@ -41,7 +41,7 @@ async def wait_until_ready(
     *,
     timeout_seconds: float,
     limits: Limits | None = None,
-) -> AsyncIterator[Readiness]:
+) -> AsyncGenerator[Readiness]:
     """Yield each change of the verdict; the last one is ``ready`` or ``failed``."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + timeout_seconds

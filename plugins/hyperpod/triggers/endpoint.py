@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -41,26 +42,29 @@ class EndpointReadyTrigger(BaseTrigger):
         # Connections are read with blocking calls: never on the triggerer's loop.
         clients = await asyncio.to_thread(hook.clients)
         story: list[str] = []
-        async for step in wait_until_ready(
+        waiting = wait_until_ready(
             EndpointRef.model_validate(self.ref), plan, clients, timeout_seconds=self.timeout_seconds
-        ):
-            line = f"{step.phase}: {step.message}"
-            if not story or story[-1] != line:
-                story.append(line)
-                self.log.info("%s %s", self.ref["name"], line)
-            if step.state != "pending":
-                yield TriggerEvent(  # type: ignore[no-untyped-call]
-                    {
-                        "status": step.state,
-                        "reason": step.reason,
-                        "message": step.message,
-                        "fix": step.fix,
-                        "failure_class": str(step.failure_class or ""),
-                        "evidence": list(step.evidence),
-                        "story": story,
-                    }
-                )
-                return
+        )
+        # Closed here and now: the last waiter of a namespace ends its watches.
+        async with contextlib.aclosing(waiting) as steps:
+            async for step in steps:
+                line = f"{step.phase}: {step.message}"
+                if not story or story[-1] != line:
+                    story.append(line)
+                    self.log.info("%s %s", self.ref["name"], line)
+                if step.state != "pending":
+                    break
+        yield TriggerEvent(  # type: ignore[no-untyped-call]
+            {
+                "status": step.state,
+                "reason": step.reason,
+                "message": step.message,
+                "fix": step.fix,
+                "failure_class": str(step.failure_class or ""),
+                "evidence": list(step.evidence),
+                "story": story,
+            }
+        )
 
 
 class EndpointGoneTrigger(BaseTrigger):
