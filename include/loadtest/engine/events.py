@@ -46,6 +46,11 @@ class ServerSentEvents:
                 events[place] = _data_of(event)
         return [event for event in events if event] if b"" in events else events
 
+    @property
+    def pending(self) -> bool:
+        """True while an event is half read, and for good once line ends other than LF were seen."""
+        return self._general or bool(self._tail)
+
     def finish(self) -> list[bytes]:
         """Return what a stream that ends without its blank line still holds."""
         if self._general:
@@ -110,6 +115,11 @@ class JsonLines:
             raise StreamFormatError(f"a line is longer than {MAX_EVENT} bytes")
         return [line for line in (raw.strip() for raw in lines) if line]
 
+    @property
+    def pending(self) -> bool:
+        """True while a line is half read."""
+        return bool(self._tail)
+
     def finish(self) -> list[bytes]:
         """Return the last line when it has no end."""
         last, self._tail = self._tail.strip(), b""
@@ -135,6 +145,11 @@ class EventsOrLines:
             self._decoder = JsonLines() if start in b"{[" else ServerSentEvents()
             chunk, self._lead = self._lead, b""
         return self._decoder.feed(chunk)
+
+    @property
+    def pending(self) -> bool:
+        """True while an event or line is half read."""
+        return self._decoder is None or self._decoder.pending
 
     def finish(self) -> list[bytes]:
         """Return what the stream still holds."""

@@ -15,9 +15,11 @@ from include.loadtest.engine.events import (
     StreamFormatError,
 )
 from include.loadtest.engine.exchange import Exchange
+from include.loadtest.engine.template import EventTemplate, learn
 
 Interpret = Callable[[Exchange, bytes, int], None]
 _KEPT_ERROR_BODY = 2048
+_LESSONS = 8
 
 
 class _PromptDetails(msgspec.Struct, gc=False):
@@ -124,6 +126,22 @@ def openai_event(exchange: Exchange, payload: bytes, now: int) -> None:
         exchange.fail("stream_error", _error_text(chunk.error))
 
 
+def openai_text(payload: bytes) -> str:
+    """Return the text of an event that brings text and nothing else that is recorded; else nothing."""
+    try:
+        chunk = _chunk(payload)
+    except msgspec.MsgspecError:
+        return ""
+    if not chunk.choices or chunk.usage is not None or chunk.error is not None:
+        return ""
+    choice = chunk.choices[0]
+    part = choice.delta
+    if choice.finish_reason is not None or (part is not None and part.tool_calls):
+        return ""
+    text = choice.text if part is None else part.content or part.reasoning_content or part.reasoning
+    return text or ""
+
+
 def _note_error_object(exchange: Exchange, payload: bytes) -> None:
     """Recognise the error events of older vLLM, which have no field ``error``."""
     answer = _completion(payload)
@@ -195,6 +213,10 @@ def generation_body(exchange: Exchange, payload: bytes, _now: int) -> None:
 class Reply(Protocol):
     """Reads one response body."""
 
+    @property
+    def template(self) -> EventTemplate | None:
+        """What the next event may be told by without parsing; ``None`` while one is half read."""
+
     def feed(self, body: bytes, now: int, /) -> None:
         """Take the next bytes, received at ``now`` (monotonic ns)."""
 
@@ -205,7 +227,7 @@ class Reply(Protocol):
 class EventReply:
     """A streamed answer: every event is interpreted as its last byte arrives."""
 
-    __slots__ = ("_events", "_exchange", "_interpret")
+    __slots__ = ("_events", "_exchange", "_interpret", "_lessons", "_template")
 
     def __init__(
         self,
@@ -216,15 +238,34 @@ class EventReply:
         self._exchange = exchange
         self._interpret = interpret
         self._events = events
+        self._template: EventTemplate | None = None
+        plain = interpret is openai_event and isinstance(events, ServerSentEvents) and exchange.texts is None
+        self._lessons = _LESSONS if plain else 0
+
+    @property
+    def template(self) -> EventTemplate | None:
+        """The form of the last event with text, when no event is half read."""
+        return None if self._template is None or self._events.pending else self._template
 
     def feed(self, body: bytes, now: int) -> None:
         """Interpret the events that ``body`` completes."""
         exchange, interpret = self._exchange, self._interpret
         try:
-            for payload in self._events.feed(body):
+            events = self._events.feed(body)
+            for payload in events:
                 interpret(exchange, payload, now)
+            if self._lessons and len(events) == 1:
+                self._learn(events[0])
         except (msgspec.MsgspecError, StreamFormatError, UnicodeDecodeError) as error:
             exchange.fail("bad_event", str(error))
+
+    def _learn(self, payload: bytes) -> None:
+        """Take the form of an event with text; events that never have the same one are not tried for ever."""
+        if self._template is None or not self._template.is_of(payload):
+            found = learn(payload, openai_text)
+            if found is not None:
+                self._template = found
+                self._lessons -= 1
 
     def finish(self, now: int) -> None:
         """Interpret what is left; an answer that never said it was complete is a failure."""
@@ -241,6 +282,7 @@ class SageMakerReply:
     """A response stream of InvokeEndpointWithResponseStream: event stream messages around the model's bytes."""
 
     __slots__ = ("_exchange", "_inner", "_messages")
+    template = None
 
     def __init__(self, exchange: Exchange, inner: EventReply) -> None:
         self._exchange = exchange
@@ -271,6 +313,7 @@ class BodyReply:
     """An unstreamed answer: collected, read once."""
 
     __slots__ = ("_exchange", "_interpret", "_parts")
+    template = None
 
     def __init__(self, exchange: Exchange, interpret: Interpret) -> None:
         self._exchange = exchange
@@ -296,6 +339,7 @@ class RawReply:
     """A body kept as it is, for our own side requests (tokenize)."""
 
     __slots__ = ("parts",)
+    template = None
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
@@ -312,6 +356,7 @@ class ErrorReply:
     """The body of an HTTP error: its first bytes become the record's error text."""
 
     __slots__ = ("_exchange", "_text")
+    template = None
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange

@@ -11,6 +11,7 @@ import httptools
 
 from include.loadtest.engine.exchange import Exchange
 from include.loadtest.engine.replies import ErrorReply, Reply, reply_for
+from include.loadtest.engine.template import EventTemplate
 from include.loadtest.job import Endpoint
 
 
@@ -44,6 +45,8 @@ class Connection(asyncio.Protocol):
         self._content_type = ""
         self._delimited = False
         self._complete = False
+        self._between_chunks = False
+        self._template: EventTemplate | None = None
         self._fd = -1
         self.idle_since = 0
         self.requests = 0
@@ -67,9 +70,16 @@ class Connection(asyncio.Protocol):
         if exchange is None:
             self.close()
             return
+        exchange.bytes_in += len(data)
+        template = self._template
+        if template is not None:
+            taken = template.take(data, exchange.marks, now)
+            if taken == len(data):
+                return
+            self._template = None
+            data = data[taken:]
         if not exchange.first_byte:
             exchange.first_byte = now
-        exchange.bytes_in += len(data)
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
@@ -79,6 +89,9 @@ class Connection(asyncio.Protocol):
             return
         if self._complete:
             self._end()
+        elif self._between_chunks and data.endswith(b"\r\n") and self._reply is not None:
+            # After a chunk's end the parser has seen nothing of the next one: a whole chunk may pass it by.
+            self._template = self._reply.template
 
     def eof_received(self) -> bool | None:
         """The server will send no more: let the transport close."""
@@ -140,6 +153,14 @@ class Connection(asyncio.Protocol):
         if self._reply is not None:
             self._reply.feed(body, self._now)
 
+    def on_chunk_header(self) -> None:
+        """A chunk begins: its size has been read."""
+        self._between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        """A chunk has ended, with its line end."""
+        self._between_chunks = True
+
     def on_message_complete(self) -> None:
         """The response is whole; 1xx answers precede the real one."""
         exchange = self._exchange
@@ -156,8 +177,8 @@ class Connection(asyncio.Protocol):
         """Send a whole request; ``reply`` overrides how its answer is read."""
         self._exchange = exchange
         self._fixed_reply = reply
-        self._complete = False
-        self._reply = None
+        self._complete = self._between_chunks = False
+        self._reply = self._template = None
         exchange.reused = self.requests > 0
         self.requests += 1
         exchange.sent = now = monotonic_ns()
@@ -199,7 +220,7 @@ class Connection(asyncio.Protocol):
         if exchange.marks:
             exchange.first_token = exchange.marks[0]
         self._now = 0
-        self._reply = self._fixed_reply = None
+        self._reply = self._fixed_reply = self._template = None
         self.idle_since = monotonic_ns()
         if not self.usable:
             self.close()

@@ -22,6 +22,8 @@ from include.loadtest.engine.clock import NS, Timers
 from include.loadtest.reference.compose import Draft, Request, compose, decode
 from include.loadtest.reference.script import MS, Script
 
+WRITES_AT_ONCE = 16
+
 
 class Answer(Draft):
     """One completion on its way: its events, when each is due, when each truly left."""
@@ -112,7 +114,10 @@ class Server:
             return
         self._firing = True
         heap = self._heap
-        while heap and heap[0][0] <= monotonic_ns():
+        # Requests are noticed between slices: a server that wrote to all streams first would read them late.
+        left = WRITES_AT_ONCE
+        while left and heap and heap[0][0] <= monotonic_ns():
+            left -= 1
             answer = heap[0][2]
             if answer.plain and answer.at < answer.last:
                 answer.writes.append(monotonic_ns())

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from include.loadtest.engine import wire
+from include.loadtest.engine import replies, wire
 from include.loadtest.engine.events import (
     AwsEventStream,
     EventsOrLines,
@@ -145,14 +145,22 @@ class _Owner:
     def on_idle_lost(self, _connection: wire.Connection) -> None: ...
 
 
-def receive(body: str, data: bytes, cuts: list[int], monkeypatch: pytest.MonkeyPatch, **endpoint: Any) -> Row:
+def receive(
+    body: str,
+    data: bytes,
+    cuts: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    keep_text: bool = True,
+    **endpoint: Any,
+) -> Row:
     """Return the record of an answer whose bytes come in these pieces; the clock stands still."""
     monkeypatch.setattr(wire, "monotonic_ns", lambda: 1000)
     owner = _Owner()
     spec = Endpoint(host="h", port=1, path="/", body=body, tls=True, **endpoint)
     connection = wire.Connection(spec, owner)
     connection.connection_made(_Transport())  # type: ignore[arg-type]
-    ask = Ask(b"", keep_text=True)
+    ask = Ask(b"", keep_text=keep_text)
     connection.send(Exchange(ask, 1, "measure"), b"request")
     for piece in pieces(data, cuts):
         connection.data_received(piece)
@@ -198,6 +206,65 @@ def test_the_same_record_for_every_split(
 
     check()
     assert receive(shape, data, list(range(len(data))), monkeypatch, sagemaker=sagemaker) == whole
+
+
+PLAIN_TEXT = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=12)
+EVENTS = st.one_of(
+    PLAIN_TEXT.map(lambda text: {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}),
+    st.text(max_size=6).map(lambda text: {"choices": [{"index": 0, "delta": {"content": text}, "logprobs": None}]}),
+    PLAIN_TEXT.map(lambda text: {"id": text, "choices": [{"delta": {"content": "x"}}]}),
+    PLAIN_TEXT.map(lambda text: {"choices": [{"delta": {"content": text}, "finish_reason": "stop"}]}),
+    PLAIN_TEXT.map(lambda text: {"choices": [{"delta": {"content": text}}], "usage": {"completion_tokens": 3}}),
+    st.just({"choices": [{"delta": {"tool_calls": [{"index": 0}]}}]}),
+    st.just({"choices": [{"text": "content"}]}),
+    st.just({"error": {"message": "no"}}),
+)
+RAW = st.one_of(
+    EVENTS.map(lambda event: frames.sse(event)),
+    st.sampled_from([b'data: {"choices":[{"delta":{"content":"\x01"}}]}\n\n', b": ping\n\n", b"data: [DONE]\n\n"]),
+    st.binary(max_size=6).map(lambda text: b'data: {"choices":[{"delta":{"content":"%s"}}]}\n\n' % text),
+)
+
+
+@given(
+    events=st.lists(st.tuples(RAW, st.integers(1, 4)), min_size=1, max_size=8),
+    size=st.sampled_from([b"%x\r\n", b"%X\r\n", b"0%x\r\n", b"%x;a=b\r\n"]),
+    per_chunk=st.integers(1, 3),
+    cuts=CUTS,
+)
+@settings(max_examples=300, deadline=None)
+def test_events_recognised_by_their_form_mean_what_parsing_says(
+    events: list[tuple[bytes, int]], size: bytes, per_chunk: int, cuts: list[int]
+) -> None:
+    bodies = [event for event, times in events for _ in range(times)]
+    chunks = [b"".join(bodies[at : at + per_chunk]) for at in range(0, len(bodies), per_chunk)]
+    data = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    starts = [len(data)]
+    for chunk in chunks:
+        data += size % len(chunk) + chunk + b"\r\n"
+        starts.append(len(data))
+    data += b"0\r\n\r\n"
+    for where in (cuts, starts, [], starts[::2]):
+        with pytest.MonkeyPatch.context() as patch:
+            found = receive("openai-chat", data, where, patch, keep_text=False)
+            patch.setattr(replies, "learn", lambda *_: None)
+            assert receive("openai-chat", data, where, patch, keep_text=False) == found
+
+
+def test_a_streamed_answer_is_recognised_not_parsed_token_by_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[bytes] = []
+    interpret = replies.openai_event
+
+    def counted(exchange: Exchange, payload: bytes, now: int) -> None:
+        parsed.append(payload)
+        interpret(exchange, payload, now)
+
+    monkeypatch.setattr(replies, "openai_event", counted)
+    data = answer("openai-chat", sagemaker=False, tokens=50, ends="done")
+    ends = [place + 4 for place in range(len(data)) if data.startswith(b"\n\n\r\n", place)]
+    row = receive("openai-chat", data, ends, monkeypatch, keep_text=False)
+    assert (len(row.marks), row.error_class) == (50 * 8, "")
+    assert len(parsed) < 10
 
 
 @given(data=st.binary(max_size=400), cuts=CUTS)
