@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Iterator
@@ -87,7 +88,7 @@ class Asker:
         invocation, started = self.invocation, time.monotonic()
         # Some servers drop a kept connection after a streamed answer: use a new one each time.
         headers = {**invocation.headers, "Connection": "close"}
-        verify = _context(invocation.ca_file)
+        verify = _tls(invocation.ca_file)
         try:
             with (
                 httpx.Client(timeout=self.timeout_s, verify=verify, trust_env=False) as client,
@@ -145,10 +146,19 @@ class Asker:
         return answer
 
 
-def _context(ca_file: str | None) -> Any:
+def _tls(ca_file: str | None) -> Any:
+    """Return what a server is trusted by: a file that may change with each endpoint, or the system's roots."""
     import ssl
 
-    return ssl.create_default_context(cafile=ca_file)
+    return ssl.create_default_context(cafile=ca_file) if ca_file else _system_roots()
+
+
+@functools.cache
+def _system_roots() -> Any:
+    """Read once: it takes longer than a completion, and a triggerer asks for many endpoints."""
+    import ssl
+
+    return ssl.create_default_context()
 
 
 def _events(lines: list[str]) -> tuple[tuple[dict[str, Any], ...], bool]:

@@ -150,23 +150,20 @@ class NodeAgent:
         self._listen("pods", scheduling.add)
         for _, manager in self._nodes.values():
             self._listen("pods", Reconciler[Key]("pod", manager.reconcile, workers=64).add)
-        self._informers["pods"].listen(lambda pod: self._owner_changed(pod, queues))
+
+        def pod_changed(pod: Object) -> None:
+            owner_changed(pod, queues)
+            for service in workloads.services_of(pod):
+                queues["services"].add(service)
+
+        self._informers["pods"].listen(pod_changed)
         for pod in self._informers["pods"].all():
-            self._owner_changed(pod, queues)
+            pod_changed(pod)
 
     def _listen(self, name: str, add: Callable[[Key], None]) -> None:
         self._informers[name].listen(lambda item: add(key_of(item)))
         for item in self._informers[name].all():
             add(key_of(item))
-
-    def _owner_changed(self, pod: Object, queues: dict[str, Reconciler[Key]]) -> None:
-        owner = controller_of(pod)
-        namespace = pod["metadata"]["namespace"]
-        if owner and owner["kind"] in ("Deployment", "Job"):
-            queues[f"{owner['kind'].lower()}s"].add((namespace, owner["name"]))
-        for service in self._informers["services"].all():
-            if service["metadata"]["namespace"] == namespace:
-                queues["services"].add(key_of(service))
 
     async def _serve(self) -> int:
         app = web.Application()
@@ -210,6 +207,13 @@ class NodeAgent:
             except ApiError as error:
                 logger.info("registering: %s", error)
                 await asyncio.sleep(0.5)
+
+
+def owner_changed(pod: Object, queues: dict[str, Reconciler[Key]]) -> None:
+    """Let the controller of a pod's owner look at it."""
+    owner = controller_of(pod)
+    if owner and owner["kind"] in ("Deployment", "Job"):
+        queues[f"{owner['kind'].lower()}s"].add((pod["metadata"]["namespace"], owner["name"]))
 
 
 def _is_finished(pod: Object) -> bool:

@@ -32,6 +32,20 @@ class EndpointsController:
         self._endpoints = endpoints
         self._slices = slices
 
+    def services_of(self, pod: Object) -> list[Key]:
+        """Return the Services that a pod is in by its labels, or was in until they changed."""
+        meta = pod["metadata"]
+        spaced = [item for item in self._services.all() if item["metadata"]["namespace"] == meta["namespace"]]
+        return [
+            key_of(service)
+            for service in spaced
+            if matches_labels(service["spec"].get("selector") or {}, pod) or self._targets(service, meta["name"])
+        ]
+
+    def _targets(self, service: Object, pod: str) -> bool:
+        subsets = (self._endpoints.get(*key_of(service)) or {}).get("subsets") or ()
+        return any(item["targetRef"]["name"] == pod for part in subsets for item in part["addresses"])
+
     async def reconcile(self, key: Key) -> float | None:
         """Write Endpoints and EndpointSlices of one Service."""
         service = self._services.get(*key)

@@ -41,6 +41,7 @@ class Workloads:
         self.job = Jobs(api, informers["jobs"], pods).reconcile
         endpoints = EndpointsController(api, informers["services"], pods, informers["endpoints"], informers["slices"])
         self.service = endpoints.reconcile
+        self.services_of = endpoints.services_of
 
     async def deployment(self, key: Key) -> float | None:
         """Make as many pods as asked for, of the current template, and report."""
@@ -51,8 +52,10 @@ class Workloads:
             return None
         version = digest(item["spec"]["template"]).removeprefix("sha256:")[:10]
         wanted = int(item["spec"].get("replicas", 1))
-        listed = await self._api.list(PODS, key[0])
         # Asked, not taken from the watch: a pod that was just made must not be made twice.
+        labels = item["spec"]["selector"].get("matchLabels") or {}
+        selector = ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
+        listed = await self._api.list(PODS, key[0], selector=selector)
         uid = item["metadata"]["uid"]
         pods = [pod for pod in listed["items"] if _controlled(pod, uid) and not is_deleting(pod)]
         pods = [pod for pod in pods if phase_of(pod) not in ("Succeeded", "Failed")]

@@ -31,6 +31,7 @@ PROGRESS = "DeploymentInProgress"
 FAILED = "DeploymentFailed"
 COMPLETE = "DeploymentComplete"
 POLL_SECONDS = 0.5
+SLOW_POLL_SECONDS = 2.0
 IRSA = (
     "AssumeRoleWithWebIdentity: AccessDenied, status code: 403: not authorized to perform sts:AssumeRoleWithWebIdentity"
 )
@@ -188,7 +189,8 @@ class EndpointReconciler:
         state = COMPLETE if item["status"]["state"] == COMPLETE else PROGRESS
         wanted = {"state": state} | deployment_status(item, live, PROGRESS, "MinimumReplicasUnavailable", message)
         await self._world.status(item, wanted)
-        return min(left, POLL_SECONDS if waits else 2.0)
+        # Its parts tell when they change; what they do not tell is looked for less and less often.
+        return min(left, POLL_SECONDS if waits else max(SLOW_POLL_SECONDS, (limit - left) / 5))
 
     async def _check_download(self, item: Object) -> None:
         source = item["spec"].get("modelSourceConfig") or {}
