@@ -15,6 +15,7 @@ from include.catalog.deployment import DeploymentSpec
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)]
+JsonObject = dict[str, Any]
 
 
 class Spec(BaseModel):
@@ -129,6 +130,32 @@ class FsxDelivery(Spec):
     max_seconds: int = Field(6 * 3600, gt=0)
 
 
+EngineName = Literal["ours", "vllm-bench", "guidellm", "aiperf", "inference-perf"]
+
+
+class LoadPods(Spec):
+    """Pods that generate load which is too much for the worker; never on the nodes of the model servers."""
+
+    image: str = Field(description="Has this repository's include/ and its lock; runs python -m include.loadtest.")
+    service_account: str | None = Field(None, description="Its role (Pod Identity, IRSA) may write results_uri.")
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    invocation: Literal["service", "endpoints"] = Field("service", description="How the pods reach the endpoint.")
+    worker_processes: int = Field(2, ge=0, description="Loads that need more generator processes go to pods.")
+    max_pods: int = Field(16, gt=0)
+    ready_seconds: int = Field(600, gt=0, description="Until every pod must be ready to start.")
+    cpu: str = "1"
+    memory: str = "1Gi"
+
+
+class LoadEngine(Spec):
+    """Where another project's load engine is installed; the worker's own environment never has it."""
+
+    venv: str | None = Field(None, description="Virtual environment, of the worker or, with image, in the image.")
+    image: str | None = Field(None, description="Runs python -m include.loadtest, and has the engine in its venv.")
+    tokenizer: str = Field("", description="Name or folder that the engine is told; empty: the served model.")
+    timeout_seconds: int = Field(3600, gt=0)
+
+
 class ClusterSpec(Spec):
     """One HyperPod EKS cluster and the places that belong to it."""
 
@@ -147,6 +174,8 @@ class ClusterSpec(Spec):
     models_bucket: BucketOptions = BucketOptions()
     fsx_file_system_id: str | None = None
     fsx_delivery: FsxDelivery | None = Field(None, description="Needed by models whose model_source is fsx.")
+    load_pods: LoadPods | None = Field(None, description="None: every load comes from the worker.")
+    load_engines: dict[EngineName, LoadEngine] = Field(default_factory=dict)
     queue_name: str | None = Field(None, description="Kueue local queue.")
     max_hourly_price: Decimal | None = None
 
@@ -210,6 +239,12 @@ class WorkloadSpec(Spec):
     request_timeout_s: float = Field(120, gt=0)
     seed: int = 7
     slo: Slo = Slo()
+    engine: EngineName = Field("ours", description="Another one must be in the cluster's load_engines.")
+
+    @property
+    def content(self) -> JsonObject:
+        """What the workload's digest is of; our own engine goes without saying."""
+        return self.model_dump(mode="json", exclude={"engine"} if self.engine == "ours" else None)
 
 
 class Quarantine(Spec):
@@ -270,6 +305,3 @@ class PriceBook(Spec):
     id: str
     currency: Literal["USD"] = "USD"
     prices: tuple[Price, ...] = ()
-
-
-JsonObject = dict[str, Any]

@@ -50,6 +50,8 @@ class EndpointLease:
         self._thread: threading.Thread | None = None
         self._transitions = 0
         self._uid = ""
+        self._continued = False
+        self._handed_on = False
 
     @property
     def lease_id(self) -> str:
@@ -60,6 +62,17 @@ class EndpointLease:
     def lost(self) -> bool:
         """True when the lease was not ours for a moment: the measurement was not exclusive."""
         return self._lost.is_set()
+
+    def hand_on(self) -> None:
+        """Leave the lease as it is on exit: another process goes on holding it, under the same holder's name."""
+        self._handed_on = True
+
+    def continues(self, lease_id: str) -> bool:
+        """True when this holding took over from the one with that id, which had the same holder's name.
+
+        Whoever holds the lease in between deletes it or leaves another name in it.
+        """
+        return self._continued and lease_id.partition("/")[0] == self._uid
 
     def __enter__(self) -> EndpointLease:
         """Take the lease, waiting for another holder to finish or to die."""
@@ -75,7 +88,7 @@ class EndpointLease:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        if not self.lost:
+        if not self.lost and not self._handed_on:
             self._release()
 
     def _acquire(self) -> None:
@@ -90,6 +103,7 @@ class EndpointLease:
             if _mark(current) != seen:
                 seen, since = _mark(current), time.monotonic()
             if self._free(current, time.monotonic() - since) and self._take(current):
+                self._continued = (current.get("spec") or {}).get("holderIdentity") == self.holder
                 return
             if time.monotonic() > deadline:
                 holder = current["spec"].get("holderIdentity")

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from include.catalog.specs import JsonObject, LoadSpec, Slo, WorkloadSpec
+from include.catalog.specs import JsonObject, LoadEngine, LoadSpec, Slo, WorkloadSpec
 from include.errors import FailureClass, PipelineError
 from include.loadtest.job import HARNESS_VERSION, Credentials, Job
 from include.loadtest.planning import make_jobs, workers_for
-from include.loadtest.records import Records, merge, read_shard, shard_table, write_parquet
 from include.loadtest.records import load as load_records
+from include.loadtest.records import merge, read_shard, shard_table, write_parquet
 from include.loadtest.scrape import Scraper, series_summary, server_requests
 from include.loadtest.statistics import histograms, summarise
 from include.loadtest.supervise import Generators
@@ -47,6 +47,19 @@ class LoadOutcome:
     ended_at: dt.datetime
     harness_version: str = HARNESS_VERSION
     extension: JsonObject = field(default_factory=dict)
+    metrics_path: Path | None = None
+
+
+@dataclass(frozen=True)
+class ServerSide:
+    """What the server said meanwhile.
+
+    :param requests: that it counted from before the warm-up to the end; ``None``: not known.
+    :param summary: of its metrics.
+    """
+
+    requests: int | None = None
+    summary: JsonObject = field(default_factory=dict)
 
 
 def run_load(
@@ -91,7 +104,28 @@ def run_load(
     records = load_records(path)
     if not records.table.num_rows and died is not None:
         raise died
-    return _outcome(records, path, scraper, slo or workload.slo, lease_id, started, time.monotonic() - wall)
+    server = ServerSide(server_requests(scraper), series_summary(scraper))
+    return outcome_of(path, slo or workload.slo, started, time.monotonic() - wall, server, lease_id)
+
+
+def run_foreign_load(
+    target: Target,
+    workload: WorkloadSpec,
+    load: LoadSpec,
+    install: LoadEngine,
+    *,
+    out_dir: Path,
+    slo: Slo | None = None,
+) -> LoadOutcome:
+    """Run one load level by the workload's own engine, from the environment where it is installed.
+
+    :raises PipelineError: see :func:`include.loadtest.foreign.run.run_foreign`.
+    """
+    from include.loadtest.foreign.run import run_foreign
+
+    started, wall = dt.datetime.now(dt.UTC), time.monotonic()
+    path = run_foreign(workload.engine, target, workload, load, install, out_dir=out_dir)
+    return outcome_of(path, slo or workload.slo, started, time.monotonic() - wall)
 
 
 def _own(urls: tuple[str, ...], target: Target) -> dict[str, dict[str, str]]:
@@ -138,33 +172,33 @@ def collect(out_dir: Path, jobs: list[Job]) -> Path:
     return path
 
 
-def _outcome(
-    records: Records,
+def outcome_of(
     path: Path,
-    scraper: Scraper,
     slo: Slo,
-    lease_id: str | None,
     started: dt.datetime,
     wall: float,
+    server: ServerSide | None = None,
+    lease_id: str | None = None,
 ) -> LoadOutcome:
-    counted = server_requests(scraper)
+    """Return what the records in ``path`` say of a level that was begun at ``started`` and took ``wall`` seconds."""
+    server = server or ServerSide()
+    records = load_records(path)
     failed = records.table.num_rows - sum(records.table["ok"].to_pylist())
-    validity = judge(
-        records, slo, server_side_requests=counted if not failed else None, lease_id=lease_id
-    )  # fmt: skip
-    extension: JsonObject = {
-        "histograms": histograms(records),
-        "generators": [generator_facts(worker) for worker in records.workers],
-        "server_metrics": series_summary(scraper),
-        "wall_s": round(wall, 3),
-    }
+    validity = judge(records, slo, server_side_requests=server.requests if not failed else None, lease_id=lease_id)
+    metrics = path.with_name(METRICS)
     return LoadOutcome(
         statistics=summarise(records, slo),
         validity=validity,
         requests_path=path,
         started_at=started,
         ended_at=dt.datetime.now(dt.UTC),
-        extension=extension,
+        extension={
+            "histograms": histograms(records),
+            "generators": [generator_facts(worker) for worker in records.workers],
+            "server_metrics": server.summary,
+            "wall_s": round(wall, 3),
+        },
+        metrics_path=metrics if metrics.exists() else None,
     )
 
 

@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument("folder", type=Path)
     collect.set_defaults(function=_collect)
     pod = commands.add_parser("pod", help="what a pod of a load Job runs")
-    pod.add_argument("--jobs", type=Path, required=True)
+    pod.add_argument("--orders", type=Path, required=True)
     pod.add_argument("--results", required=True, help="URI of a folder for the records")
     pod.add_argument("--index", type=int, help="instead of JOB_COMPLETION_INDEX")
     pod.set_defaults(function=_pod)
@@ -144,11 +144,12 @@ def _pod(options: argparse.Namespace) -> int:
     import os
     import tempfile
 
-    from include.loadtest.kubernetes_job import INDEX_ENV, run_pod
+    from include.loadtest.kubernetes_job import INDEX_ENV
+    from include.loadtest.pod import run_pod
 
     index = options.index if options.index is not None else int(os.environ[INDEX_ENV])
     with tempfile.TemporaryDirectory() as scratch:
-        run_pod(options.jobs, index, options.results, Path(scratch))
+        run_pod(options.orders, index, options.results, Path(scratch))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,17 +79,23 @@ def _path(target: Target, protocol: str, base: str, *, stream: bool) -> str:
     return f"{base}/endpoints/{target.endpoint_name}/invocations{'-response-stream' if stream else ''}"
 
 
-def workers_for(load: LoadSpec, prompts: Sequence[PromptSpec], cores: int | None = None) -> int:
-    """Return how many generator processes a load needs: 60 % of a core or 512 streams each, at most one per core."""
+def processes_for(load: LoadSpec, prompts: Sequence[PromptSpec]) -> int:
+    """Return how many generator processes a load needs: as stated, else 60 % of a core or 512 streams each."""
     if load.workers is not None:
         return load.workers
-    most = cores or len(os.sched_getaffinity(0))
     tokens = max(prompt.output_tokens for prompt in prompts)
     rate = max(load.rate or 0.0, load.end_rate or 0.0)
     by_rate = rate * (CPU_S_PER_REQUEST + tokens * CPU_S_PER_TOKEN) / TARGET_SHARE
     by_streams = (load.concurrency or 0) / STREAMS_PER_PROCESS
-    needed = max(1, -int(-max(by_rate, by_streams) // 1))
-    return max(1, min(needed, most, load.concurrency or needed))
+    needed = max(1, math.ceil(max(by_rate, by_streams)))
+    return min(needed, load.concurrency or needed)
+
+
+def workers_for(load: LoadSpec, prompts: Sequence[PromptSpec], cores: int | None = None) -> int:
+    """Return how many generator processes this machine runs for a load: what it needs, at most one per core."""
+    if load.workers is not None:
+        return load.workers
+    return min(processes_for(load, prompts), cores or len(os.sched_getaffinity(0)))
 
 
 def check_load(load: LoadSpec) -> None:

@@ -31,11 +31,13 @@ class Generators:
 
     :param jobs: one per process.
     :param folder: takes each process's standard error.
+    :param appoint: returns the start time (Unix ns) once the processes are ready; ``None``: at once.
     """
 
-    def __init__(self, jobs: Sequence[Job], folder: Path) -> None:
+    def __init__(self, jobs: Sequence[Job], folder: Path, appoint: Callable[[], int] | None = None) -> None:
         self._jobs = jobs
         self._folder = folder
+        self._appoint = appoint or _at_once
         self._processes: list[subprocess.Popen[bytes]] = []
         self._events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
         self._failure: PipelineError | None = None
@@ -110,7 +112,7 @@ class Generators:
         """Start all together once the last one is ready."""
         if waiting or event is None or event["event"] != "ready" or not self._jobs[0].barrier:
             return
-        line = f"start {time.time_ns() + START_AHEAD_NS}\n".encode()
+        line = f"start {self._appoint()}\n".encode()
         for place in range(len(self._processes)):
             self._tell(place, line)
 
@@ -134,6 +136,10 @@ class Generators:
         with contextlib.suppress(OSError):
             return tuple(self._log(place).read_text(errors="replace").splitlines()[-20:])
         return ()
+
+
+def _at_once() -> int:
+    return time.time_ns() + START_AHEAD_NS
 
 
 def _error_of(event: dict[str, Any]) -> PipelineError:

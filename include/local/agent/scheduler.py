@@ -38,6 +38,12 @@ def why_not(pod: Object, node: Object, others: Iterable[Object]) -> str | None:
     if taint:
         return f"node(s) had untolerated taint {{{taint}: }}"
     placed = [other for other in others if other["spec"].get("nodeName") == node["metadata"]["name"]]
+    if any(_repelled(pod, other) for other in placed):
+        return "node(s) didn't match pod anti-affinity rules"
+    return _no_room(pod, node, placed)
+
+
+def _no_room(pod: Object, node: Object, placed: list[Object]) -> str | None:
     allocatable = {name: quantity(amount) for name, amount in node["status"]["allocatable"].items()}
     if len(placed) + 1 > allocatable.get("pods", Decimal(110)):
         return "Too many pods"
@@ -62,6 +68,20 @@ def preference(pod: Object, node: Object) -> int:
         for term in affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
         if _term(term["preference"], labels)
     )
+
+
+def _repelled(pod: Object, other: Object) -> bool:
+    """True when a required anti-affinity of the pod is about another on the same node; the topology is the node."""
+    if (other.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return False
+    meta, affinity = other["metadata"], (pod["spec"].get("affinity") or {}).get("podAntiAffinity") or {}
+    for term in affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or ():
+        wanted = (term.get("labelSelector") or {}).get("matchLabels") or {}
+        spaces = term.get("namespaces") or [pod["metadata"].get("namespace")]
+        labels = meta.get("labels") or {}
+        if meta.get("namespace") in spaces and all(labels.get(name) == value for name, value in wanted.items()):
+            return True
+    return False
 
 
 def _affine(pod: Object, labels: dict[str, str]) -> bool:

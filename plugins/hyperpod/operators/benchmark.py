@@ -4,24 +4,47 @@ from __future__ import annotations
 
 import datetime as dt
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperpod.operators.base import StageOperator
+from hyperpod.measuring import Level, Measuring, levels_of
+from hyperpod.operators.base import StageOperator, StageWork
 from hyperpod.operators.endpoint import endpoint_ref, staged_model
+from hyperpod.triggers.benchmark import LoadJobTrigger
 from include.errors import FailureClass, PipelineError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from include.catalog.plan import ReleasePlan
-    from include.catalog.specs import LoadSpec, Slo, WorkloadSpec
+    from include.endpoint.lease import EndpointLease
+    from include.endpoint.model import EndpointRef
     from include.results.schema import BenchmarkResult, Provenance
+
+# Long enough for a task to be handed between worker and triggerer without a heartbeat.
+LEASE_SECONDS, HANDED_SECONDS = 15.0, 90.0
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The load Job that a deferred task waits for.
+
+    :param level: id of the level's result.
+    :param lease_id: the holding of the lease under which it was started.
+    """
+
+    level: str
+    job: str
+    lease_id: str
+    started: str
 
 
 class BenchmarkEndpointOperator(StageOperator):
     """Measure every workload at every load level, holding the endpoint's lease.
+
+    A load that is too much for the worker comes from pods of the cluster; the task waits for them in the triggerer.
 
     :param request: see :class:`StageOperator`.
     """
@@ -30,121 +53,139 @@ class BenchmarkEndpointOperator(StageOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Return the ids of the results; fails after measuring when requests failed beyond the SLO."""
-        from include.endpoint.budget import check_budget
-        from include.endpoint.invocation import resolve
+        return self._go(context, [], None, None)
+
+    def resume(
+        self, context: Context, event: dict[str, Any] | None, measured: list[str], waiting: dict[str, str]
+    ) -> list[str]:
+        """Take what a load Job left, then go on with the next level."""
+        return self._go(context, measured, Waiting(**waiting), event or {})
+
+    def _go(
+        self, context: Context, measured: list[str], waited: Waiting | None, event: dict[str, Any] | None
+    ) -> list[str]:
         from include.endpoint.lease import EndpointLease
-        from include.results.store import ResultsStore
 
         with self.journaled(context) as work:
-            plan, ref = self.plan(context), endpoint_ref(self, context)
-            clients = self.hook(plan).clients()
-            journal = self.journal(context)
-            store = ResultsStore(journal.objects)
-            done = {result.result_id: result for result in store.of_run(plan.run.path) if result.validity.valid}
-            attempt = int(context["ti"].try_number)
-            results: list[BenchmarkResult] = []
-            holder = f"{plan.run.owner}.{attempt}"
-            with EndpointLease(clients, ref.namespace, f"bench-{ref.name}"[:63], holder) as lease:
-                provenance = self._provenance(plan, context)
-                for workload, load, arm in _levels(plan):
-                    result_id = _result_id(plan, workload, load, arm)
-                    if result_id in done:
-                        self.log.info("%s %s: measured by an earlier try", workload.name, load.label)
-                        results.append(done[result_id])
-                        continue
-                    check_budget(plan, ref, dt.datetime.now(dt.UTC))
-                    result = self._measure(
-                        plan, resolve(plan, ref, clients), workload, load, arm, lease, provenance, result_id, store
-                    )
-                    results.append(result)
-                    work.data = {"results": [item.result_id for item in results]}
-            work.work_seconds = sum((item.ended_at - item.started_at).total_seconds() for item in results)
-            _raise_failures(results)
-            return [result.result_id for result in results]
+            bench = self._measuring(context)
+            holder = f"{bench.plan.run.owner}.{bench.attempt}"
+            seconds = HANDED_SECONDS if _any_pods(bench.plan) else LEASE_SECONDS
+            name = f"bench-{bench.ref.name}"[:63]
+            with EndpointLease(bench.clients, bench.ref.namespace, name, holder, seconds) as lease:
+                results, waiting = self._levels(bench, lease, work, measured, waited, event)
+            if waiting is None:
+                work.work_seconds = sum((item.ended_at - item.started_at).total_seconds() for item in results)
+                _raise_failures(results)
+                return [result.result_id for result in results]
+            work.unfinished = True
+        self._defer(bench, waiting, [result.result_id for result in results], name, holder)
+        raise AssertionError("defer does not return")
 
-    def _measure(
+    def _levels(
         self,
-        plan: ReleasePlan,
-        invocation: Any,
-        workload: WorkloadSpec,
-        load: LoadSpec,
-        arm: str,
-        lease: Any,
-        provenance: Provenance,
-        result_id: str,
-        store: Any,
+        bench: Measuring,
+        lease: EndpointLease,
+        work: StageWork,
+        measured: list[str],
+        waited: Waiting | None,
+        event: dict[str, Any] | None,
+    ) -> tuple[list[BenchmarkResult], Waiting | None]:
+        """Measure until all is done, or until a level's Job has to be waited for."""
+        from include.endpoint.budget import check_budget
+        from include.loadtest.place import place_of
+
+        plan = bench.plan
+        known = {result.result_id: result for result in bench.store.of_run(plan.run.path)}
+        results = [known[name] for name in measured]
+        done = {name: result for name, result in known.items() if result.validity.valid and name not in measured}
+        past = {_level_id(name) for name in measured}
+        for level in levels_of(plan):
+            result_id = level.result_id(plan)
+            if result_id in past:
+                continue
+            if result_id in done:
+                self.log.info("%s: measured by an earlier try", level.text)
+                results.append(done[result_id])
+                continue
+            place = place_of(level.workload, level.load, plan.cluster)
+            if waited is not None and waited.level == result_id:
+                results.append(self._collected(bench, lease, level, waited, event or {}))
+            else:
+                check_budget(plan, bench.ref, dt.datetime.now(dt.UTC))
+                self.log.info("measuring %s: %s", level.text, place.text)
+                if place.pods:
+                    started = dt.datetime.now(dt.UTC).isoformat()
+                    job = bench.launch(level, place)
+                    lease.hand_on()
+                    return results, Waiting(result_id, job, lease.lease_id, started)
+                with tempfile.TemporaryDirectory(prefix="hyperpod-bench-") as folder:
+                    outcome = bench.here(level, place, Path(folder))
+                    results.append(bench.keep(level, outcome, lease.lease_id, exclusive=not lease.lost))
+            work.data = {"results": [item.result_id for item in results]}
+        return results, None
+
+    def _collected(
+        self, bench: Measuring, lease: EndpointLease, level: Level, waited: Waiting, event: dict[str, Any]
     ) -> BenchmarkResult:
-        from include.canonical import digest
-        from include.loadtest.api import Target, run_load
-        from include.results.cost import cost_usd, usd_per_million
-        from include.results.schema import BenchmarkResult
+        """Keep the result of a Job that has ended, and take the Job away whatever it left."""
+        from include.loadtest.place import place_of
 
-        slo = merged_slo(plan, workload)
-        target = Target(
-            base_url=invocation.base_url,
-            path=invocation.path,
-            model=invocation.model,
-            protocol=workload.protocol,
-            stream=workload.stream,
-            headers=invocation.headers,
-            ca_file=invocation.ca_file,
-        )
-        self.log.info("measuring %s %s %s", workload.name, load.label, arm)
-        with tempfile.TemporaryDirectory(prefix="hyperpod-bench-") as folder:
-            outcome = run_load(
-                target,
-                workload,
-                load,
-                out_dir=Path(folder),
-                seed=workload.seed,
-                salt=f"{plan.run.owner}:{load.label}",
-                arm=arm,
-                slo=slo,
-                progress=lambda said: self.log.info("load %s", said),
-            )
-            seconds = (outcome.ended_at - outcome.started_at).total_seconds()
-            statistics = outcome.statistics
-            good = statistics.output_tokens_per_s * (statistics.goodput_share or 0.0)
-            validity = outcome.validity.model_copy(update={"lease_id": lease.lease_id})
-            if lease.lost:
-                reasons = (*validity.reasons, "CONTAMINATED: the lease was lost")
-                validity = validity.model_copy(update={"valid": False, "reasons": reasons})
-            result = BenchmarkResult(
-                result_id=result_id if validity.valid else f"{result_id}-t{lease.holder.rsplit('.', 1)[-1]}",
-                run=plan.run,
-                workload=workload.name,
-                load=load.label,
-                arm=arm,
-                load_spec=load.model_dump(mode="json"),
-                workload_digest=digest(workload.model_dump(mode="json")),
-                started_at=outcome.started_at,
-                ended_at=outcome.ended_at,
-                statistics=statistics,
-                validity=validity,
-                provenance=provenance.model_copy(update={"harness_version": outcome.harness_version}),
-                slo=slo.model_dump(mode="json"),
-                cost_usd=cost_usd(plan.hourly_price, seconds),
-                usd_per_million_output_tokens=usd_per_million(plan.hourly_price, statistics.output_tokens_per_s),
-                usd_per_million_good_tokens=usd_per_million(plan.hourly_price, good),
-                extension=outcome.extension,
-            )
-            kept: BenchmarkResult = store.put_result(result, outcome.requests_path)
-        self.log.info(
-            "measured %s %s: %d ok, %d failed, TTFT p50 %s ms, %.1f tokens/s, %s",
-            workload.name,
-            load.label,
-            statistics.requests_ok,
-            statistics.requests_failed,
-            statistics.ttft_ms.p50,
-            statistics.output_tokens_per_s,
-            "valid" if validity.valid else ", ".join(validity.reasons),
-        )
-        return kept
+        exclusive = bool(event.get("exclusive")) and lease.continues(waited.lease_id) and not lease.lost
+        try:
+            if event.get("phase") != "complete":
+                raise PipelineError(
+                    str(event.get("reason") or "NoEvent"),
+                    f"the load of {level.text} did not run: {event.get('message') or 'the trigger sent nothing'}",
+                    fix="read the evidence; the pods need nodes other than the model servers', and the image",
+                    failure_class=FailureClass.TRANSIENT,
+                    evidence=tuple(event.get("evidence") or ()),
+                )
+            place = place_of(level.workload, level.load, bench.plan.cluster)
+            started = dt.datetime.fromisoformat(waited.started)
+            with tempfile.TemporaryDirectory(prefix="hyperpod-bench-") as folder:
+                outcome = bench.collect(level, place, waited.job, started, Path(folder))
+                return bench.keep(level, outcome, waited.lease_id, exclusive=exclusive)
+        finally:
+            bench.remove(waited.job)
 
-    def _provenance(self, plan: ReleasePlan, context: Context) -> Provenance:
+    def _defer(self, bench: Measuring, waiting: Waiting, measured: list[str], lease: str, holder: str) -> None:
+        plan = bench.plan
+        pods = plan.cluster.load_pods
+        self.defer(
+            trigger=LoadJobTrigger(
+                cluster=plan.cluster.model_dump(mode="json"),
+                namespace=bench.ref.namespace,
+                job=waiting.job,
+                lease=lease,
+                holder=holder,
+                lease_id=waiting.lease_id,
+                lease_seconds=HANDED_SECONDS,
+                ready_seconds=pods.ready_seconds if pods else 600,
+            ),
+            method_name="resume",
+            kwargs={"measured": measured, "waiting": asdict(waiting)},
+        )
+
+    def _measuring(self, context: Context) -> Measuring:
+        from include.results.store import ResultsStore
+
+        plan, ref = self.plan(context), endpoint_ref(self, context)
+        hook = self.hook(plan)
+        return Measuring(
+            plan=plan,
+            ref=ref,
+            clients=hook.clients(),
+            store=ResultsStore(self.journal(context).objects),
+            provenance=self._provenance(plan, ref, context),
+            attempt=int(context["ti"].try_number),
+            session=hook.session if plan.cluster.results_uri.startswith("s3://") else None,
+            log=self.log,
+        )
+
+    def _provenance(self, plan: ReleasePlan, ref: EndpointRef, context: Context) -> Provenance:
         from include.results.schema import Provenance
 
-        staged, ref = staged_model(self, context), endpoint_ref(self, context)
+        staged = staged_model(self, context)
         deployment = plan.model.deployment
         return Provenance(
             model=plan.model.name,
@@ -162,28 +203,20 @@ class BenchmarkEndpointOperator(StageOperator):
         )
 
 
-def merged_slo(plan: ReleasePlan, workload: WorkloadSpec) -> Slo:
-    """Return the SLO in force: the request's, over the model's, over the workload's."""
-    from include.catalog.specs import Slo
+def _level_id(result_id: str) -> str:
+    """An invalid result's id ends in its try's number."""
+    import re
 
-    merged: dict[str, Any] = {}
-    for slo in (workload.slo, plan.model.slo, plan.slo):
-        merged |= slo.model_dump(exclude_none=True)
-    return Slo.model_validate(merged)
+    return re.sub(r"-t\d+$", "", result_id)
 
 
-def _levels(plan: ReleasePlan) -> Iterator[tuple[WorkloadSpec, LoadSpec, str]]:
-    for workload in plan.workloads:
-        for arm in workload.arms:
-            for load in workload.loads:
-                yield workload, load, arm
+def _any_pods(plan: ReleasePlan) -> bool:
+    from include.loadtest.place import place_of
+
+    return any(place_of(level.workload, level.load, plan.cluster).pods for level in levels_of(plan))
 
 
-def _result_id(plan: ReleasePlan, workload: WorkloadSpec, load: LoadSpec, arm: str) -> str:
-    return f"{plan.run.owner}-{workload.name}-{load.label.replace('=', '')}-{arm}"
-
-
-def _raise_failures(results: list[BenchmarkResult]) -> None:
+def _raise_failures(results: Sequence[BenchmarkResult]) -> None:
     bad = []
     for result in results:
         s = result.statistics

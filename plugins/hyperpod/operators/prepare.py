@@ -32,9 +32,13 @@ class PlanOperator(StageOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the plan to the journal and return it."""
+        from include.loadtest.place import places
+
         with self.journaled(context) as work:
             request = self.release_request(context)
             plan = self._repeated(context, request) if request.plan_of else self._planned(context, request)
+            for line in places(plan.workloads, plan.cluster):
+                self.log.info("%s", line)
             self.journal(context).write_plan(plan)
             work.data = {"plan_digest": plan.digest, "endpoint": plan.endpoint_name, "revision": plan.revision}
             self.log.info("plan %s: %s @ %s on %s", plan.digest, plan.model.name, plan.revision, plan.cluster.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.catalog.specs import LoadSpec, PromptSpec, Slo, WorkloadSpec
-from include.errors import ConfigurationError, IntegrityError, PipelineError
-from include.loadtest import kubernetes_job
+from include.errors import ConfigurationError, IntegrityError
 from include.loadtest.api import Target, load_records, summarise
 from include.loadtest.datasets import to_entry, write_dataset, write_trace
 from include.loadtest.engine.prompts import Entry, TraceEntry
-from include.loadtest.planning import make_jobs
 from include.loadtest.prometheus import Sample, parse
 from include.loadtest.records import compact, merge, read_shard, shard_table
 from include.loadtest.reference.process import ReferenceServer
@@ -230,63 +227,6 @@ def test_server_metrics_are_kept_on_the_same_clock_and_counts_compared(server: R
     from include.loadtest.api import judge
 
     assert any("CONTAMINATED" in reason for reason in judge(records, server_side_requests=3).reasons)
-
-
-def pod_jobs(server: ReferenceServer, tmp_path: Path, pods: int) -> list[Any]:
-    load = LoadSpec(mode="open", rate=60, duration_s=1)
-    spec = WorkloadSpec(name="w", prompts=(PromptSpec(output_tokens=4),), loads=(load,), warmup_requests=0)
-    target = Target(base_url=server.url, headers={"Authorization": "Bearer t"})
-    job = make_jobs(target, spec, load, out_dir=tmp_path, seed=1, salt="pods", arm="cold", workers=1)[0]
-    return kubernetes_job.jobs_for_pods(job, pods, time.time_ns() + 1_500_000_000)
-
-
-def test_pods_start_together_and_their_records_merge_exactly(server: ReferenceServer, tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    from include.objects import PROJECT_ROOT
-
-    server.play(Script(ttft_ms=5, itl_ms=1))
-    secret = kubernetes_job.job_secret("load", "default", pod_jobs(server, tmp_path, 2), {"a": "b"})
-    jobs_file = tmp_path / kubernetes_job.JOB_FILE
-    jobs_file.write_text(secret["stringData"][kubernetes_job.JOB_FILE])
-    results = f"file://{tmp_path}/results"
-    command = [sys.executable, "-m", "include.loadtest", "pod", "--jobs", str(jobs_file), "--results", results]
-    pods = [
-        subprocess.Popen(command, env={"JOB_COMPLETION_INDEX": str(index), "PATH": "/usr/bin:/bin"}, cwd=PROJECT_ROOT)
-        for index in range(2)
-    ]
-    assert [pod.wait(60) for pod in pods] == [0, 0]
-    merged = load_records(kubernetes_job.collect_pods(results, 2, tmp_path / "merged"))
-    parts = [load_records(tmp_path / "results" / f"worker-{index}.parquet").table.to_pylist() for index in range(2)]
-    assert sorted(r["request_id"] for r in merged.table.to_pylist()) == sorted(
-        r["request_id"] for part in parts for r in part
-    )
-    assert merged.table.num_rows == 60
-    assert len({r["worker"] for r in merged.table.to_pylist()}) == 2
-    whole = np.diff(merged.times("scheduled_ns"))
-    assert float(whole.sum()) < 1.0  # one second of arrivals, not two runs one after the other
-    with pytest.raises(PipelineError, match="worker-2"):
-        kubernetes_job.collect_pods(results, 3, tmp_path / "merged")
-
-
-def test_the_jobs_manifest_keeps_away_from_the_model_servers(server: ReferenceServer, tmp_path: Path) -> None:
-    manifest = kubernetes_job.job_manifest(
-        "load", "ns", image="i:1", pods=4, results_uri="s3://b/p", labels={"o": "r"}, serving_selector={"app": "m"},
-        deadline_s=600,
-    )  # fmt: skip
-    spec = manifest["spec"]
-    assert (spec["completionMode"], spec["completions"], spec["parallelism"], spec["backoffLimit"]) == (
-        "Indexed",
-        4,
-        4,
-        0,
-    )
-    pod = spec["template"]["spec"]
-    apart = pod["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]
-    assert apart["labelSelector"]["matchLabels"] == {"app": "m"}
-    assert pod["restartPolicy"] == "Never"
-    assert "Bearer" not in json.dumps(manifest)
 
 
 def test_a_search_on_a_live_server_finds_its_capacity(server: ReferenceServer, tmp_path: Path) -> None:

@@ -55,6 +55,19 @@ def test_node_affinity(affinity, fits: bool) -> None:
     assert (why_not(pod(affinity=affinity), node({"t": "a", "n": "5"}), []) is None) == fits
 
 
+def test_a_pod_keeps_away_from_the_nodes_of_those_that_it_must_not_meet() -> None:
+    term = {"labelSelector": {"matchLabels": {"app": "m"}}, "topologyKey": "kubernetes.io/hostname"}
+    load = pod(affinity={"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}})
+    load["metadata"]["namespace"] = "default"
+    server = {**pod(nodeName="n"), "status": {"phase": "Running"}}
+    server["metadata"] = {"uid": "s", "name": "s", "namespace": "default", "labels": {"app": "m"}}
+    assert "anti-affinity" in str(why_not(load, node(), [server]))
+    for change in ({"status": {"phase": "Succeeded"}}, {"spec": {**server["spec"], "nodeName": "other"}}):
+        assert why_not(load, node(), [server | change]) is None
+    for meta in ({"namespace": "other"}, {"labels": {"app": "x"}}):
+        assert why_not(load, node(), [server | {"metadata": server["metadata"] | meta}]) is None
+
+
 def test_room_taints_and_slots() -> None:
     asks = [{"name": "c", "resources": {"requests": {"cpu": "1500m"}}}]
     placed = {**pod(containers=asks, nodeName="n"), "status": {"phase": "Running"}}

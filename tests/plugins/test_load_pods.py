@@ -1,0 +1,225 @@
+"""The benchmark operator with a load from pods: a real Job on the local cluster, deferred, merged, taken away."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from airflow.sdk.exceptions import TaskDeferred
+
+from include.catalog.loader import load_catalog
+from include.catalog.plan import ReleasePlan, RunIdentity
+from include.catalog.specs import ClusterSpec, LoadSpec, PromptSpec, WorkloadSpec
+from include.endpoint.model import EndpointRef
+from include.errors import PipelineError
+from include.loadtest.api import load_records
+from include.loadtest.reference.process import ReferenceServer
+from include.loadtest.reference.script import Script
+from include.objects import Objects
+from include.results.journal import RunJournal
+from include.results.schema import BenchmarkResult, StageOutcome
+from include.results.store import ResultsStore
+from tests.include.local.stack import Stack, wait_for
+
+NAME, SERVING, FREE = "pods-20261123-0badcafe", "node-serving", "node-free"
+IMAGE = "hyperpod.local/loadtest:1"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """API server, AWS stand-in and two nodes; one of them has the model server."""
+    made = Stack(Path(tmp_path_factory.mktemp("load-pods")))
+    (made.state / "node").mkdir()
+    (made.state / "node" / "nodes.json").write_text(json.dumps({"nodes": [{"name": SERVING}, {"name": FREE}]}))
+    try:
+        made.up("kube", "aws")
+        made.up("node")
+        yield made
+    finally:
+        made.down()
+
+
+@pytest.fixture(scope="module")
+def model_server() -> Iterator[ReferenceServer]:
+    with ReferenceServer(Script(ttft_ms=5, itl_ms=1)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def endpoint(stack: Stack, model_server: ReferenceServer) -> EndpointRef:
+    """A Deployment on one of the nodes, behind whose Service the reference server answers."""
+    labels = {"app": NAME}
+    container = {"name": "c", "image": "hyperpod.local/echo:1", "ports": [{"containerPort": 8080}]}
+    template = {
+        "metadata": {"labels": labels},
+        "spec": {"containers": [container], "nodeSelector": {"kubernetes.io/hostname": SERVING}},
+    }
+    body = {
+        "metadata": {"name": NAME, "namespace": "default", "labels": labels},
+        "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template},
+    }
+    made = stack.send("POST", "apis/apps/v1/namespaces/default/deployments", body)
+    port = {"name": "http", "port": model_server.port, "protocol": "TCP"}
+    address = {"addresses": ["127.0.0.1"], "conditions": {"ready": True}}
+    piece = {
+        "metadata": {"name": f"{NAME}-1", "labels": {"kubernetes.io/service-name": f"{NAME}-routing-service"}},
+        "addressType": "IPv4",
+        "ports": [port],
+        "endpoints": [address],
+    }
+    stack.send("POST", "apis/discovery.k8s.io/v1/namespaces/default/endpointslices", piece)
+    wait_for("the model server's pod has a node", lambda: [p for p in stack.pods(NAME) if p["spec"].get("nodeName")])
+    now = dt.datetime.now(dt.UTC)
+    return EndpointRef(
+        cluster="two-nodes", namespace="default", kind="direct", name=NAME, uid=made["metadata"]["uid"], owner="o",
+        spec_digest="d", created_at=now, expires_at=now + dt.timedelta(hours=1),
+    )  # fmt: skip
+
+
+class Case:
+    """One run of the benchmark task."""
+
+    def __init__(self, stack: Stack, ref: EndpointRef, results: Path, run_id: str, **cluster: Any) -> None:
+        self.run = RunIdentity(dag_id="release_model", run_id=run_id, started_at=dt.datetime.now(dt.UTC))
+        given = {
+            "name": "two-nodes",
+            "kubernetes_conn_id": "two_nodes",
+            "aws_conn_id": None,
+            "models_uri": "s3://m/m",
+            "results_uri": str(results),
+            "invocation": "endpoints",
+        }
+        load = LoadSpec(mode="open", rate=40, arrivals="constant", duration_s=1.5, workers=2)
+        workload = WorkloadSpec(
+            name="w", prompts=(PromptSpec(output_tokens=4),), loads=(load,), warmup_requests=2, request_timeout_s=20
+        )
+        self.plan = ReleasePlan(
+            run=self.run, model=load_catalog().model("smollm2-135m"), revision="r", endpoint_name=NAME, model_prefix="",
+            cluster=ClusterSpec.model_validate(given | cluster), workloads=(workload,), custom_resource={},
+        )  # fmt: skip
+        self.objects = Objects.open(str(results))
+        journal = RunJournal(self.objects, self.run)
+        journal.write_plan(self.plan)
+        done = {"stage": "create_endpoint", "state": "success", "data": ref.model_dump(mode="json")}
+        journal.write_outcome(StageOutcome.model_validate(done | {"started_at": self.run.started_at}))
+        self.stack = stack
+
+    def task(self) -> Any:
+        from hyperpod.operators.benchmark import BenchmarkEndpointOperator
+
+        request = {"model": "smollm2-135m", "cluster": "two-nodes", "workloads": ["smoke"]}
+        return BenchmarkEndpointOperator(task_id="benchmark", request=request)
+
+    def context(self) -> Any:
+        run = SimpleNamespace(
+            dag_id=self.run.dag_id, run_id=self.run.run_id, run_after=self.run.started_at, start_date=None
+        )
+        return {"params": {}, "dag_run": run, "ti": SimpleNamespace(try_number=1), "triggering_asset_events": {}}
+
+    def defer(self) -> TaskDeferred:
+        with pytest.raises(TaskDeferred) as caught:
+            self.task().execute(self.context())
+        return caught.value
+
+    def fire(self, deferred: TaskDeferred) -> dict[str, Any]:
+        """Run the trigger as a triggerer does: from what was stored of it."""
+        from airflow.sdk.module_loading import import_string
+
+        path, arguments = json.loads(json.dumps(deferred.trigger.serialize()))
+
+        async def first() -> dict[str, Any]:
+            async for event in import_string(path)(**arguments).run():
+                return dict(event.payload)
+            raise AssertionError("no event")
+
+        return asyncio.run(asyncio.wait_for(first(), 90))
+
+    def resume(self, deferred: TaskDeferred, event: dict[str, Any]) -> list[str]:
+        kwargs = json.loads(json.dumps(deferred.kwargs))
+        return list(self.task().resume(self.context(), event, **kwargs))
+
+    def result(self) -> BenchmarkResult:
+        (found,) = ResultsStore(self.objects).of_run(self.plan.run.path)
+        return found
+
+    def left(self) -> list[str]:
+        """Jobs, Secrets and leases that are there."""
+        places = ("apis/batch/v1", "jobs"), ("api/v1", "secrets"), ("apis/coordination.k8s.io/v1", "leases")
+        return [
+            item["metadata"]["name"]
+            for base, kind in places
+            for item in self.stack.items(f"{base}/namespaces/default/{kind}")
+            if item["metadata"]["name"].startswith(("load-", "bench-"))
+        ]
+
+
+@pytest.fixture
+def results(tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Path:
+    connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": stack.environment["KUBECONFIG"]}}
+    for name, value in stack.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AIRFLOW_CONN_TWO_NODES", json.dumps(connection))
+    monkeypatch.setenv("HYPERPOD_RESULTS_URI", str(tmp_path / "results"))
+    return tmp_path / "results"
+
+
+PODS = {"image": IMAGE, "invocation": "endpoints", "worker_processes": 1}
+
+
+def test_a_load_too_large_for_the_worker_comes_from_pods(stack: Stack, endpoint: EndpointRef, results: Path) -> None:
+    case = Case(stack, endpoint, results, "pods", load_pods=PODS)
+    deferred = case.defer()
+    event = case.fire(deferred)
+    assert (event["phase"], event["exclusive"]) == ("complete", True), event
+    job = deferred.kwargs["waiting"]["job"]
+    assert [pod["spec"]["nodeName"] for pod in stack.pods(job)] == [FREE, FREE]
+    assert [pod["spec"]["nodeName"] for pod in stack.pods(NAME)] == [SERVING]
+    ids = case.resume(deferred, event)
+    found = case.result()
+    assert [found.result_id] == ids
+    assert not [reason for reason in found.validity.reasons if not reason.startswith(("CLIENT_BOUND", "UNSTEADY"))]
+    assert found.validity.lease_id
+    records = load_records(Path(str(found.requests_uri).removeprefix("file://"))).phase("measure")
+    assert records.table.num_rows == 60
+    assert set(records.table["worker"].to_pylist()) == {0, 1}
+    # Each pod has every other arrival of one schedule: together they are even only if both count from one start.
+    assert np.allclose(np.diff(np.sort(records.times("scheduled_ns"))), 1 / 40, atol=0.005)
+    wait_for("Job, Secret and lease are gone", lambda: not case.left())
+    outcome = RunJournal(case.objects, case.run).outcomes()["benchmark"]
+    assert (outcome.state, outcome.data) == ("success", {"results": ids})
+
+
+def test_pods_that_find_no_node_fail_the_task_with_the_schedulers_reason(
+    stack: Stack, endpoint: EndpointRef, results: Path
+) -> None:
+    nowhere = PODS | {"node_selector": {"kubernetes.io/hostname": SERVING}, "ready_seconds": 3}
+    case = Case(stack, endpoint, results, "nowhere", load_pods=nowhere)
+    deferred = case.defer()
+    event = case.fire(deferred)
+    assert event["reason"] == "LoadPodsNotStarted"
+    with pytest.raises(PipelineError, match="anti-affinity"):
+        case.resume(deferred, event)
+    wait_for("Job, Secret and lease are gone", lambda: not case.left())
+    assert RunJournal(case.objects, case.run).outcomes()["benchmark"].reason == "LoadPodsNotStarted"
+
+
+def test_a_load_whose_endpoint_was_taken_meanwhile_is_kept_and_never_ranked(
+    stack: Stack, endpoint: EndpointRef, results: Path
+) -> None:
+    case = Case(stack, endpoint, results, "taken", load_pods=PODS)
+    deferred = case.defer()
+    path = f"apis/coordination.k8s.io/v1/namespaces/default/leases/bench-{NAME}"
+    stack.send("DELETE", path, {})
+    event = case.fire(deferred)
+    assert (event["phase"], event["exclusive"]) == ("complete", False)
+    case.resume(deferred, event)
+    found = case.result()
+    assert found.result_id.endswith("-t1")
+    assert any(reason.startswith("CONTAMINATED") for reason in found.validity.reasons)
