@@ -156,6 +156,36 @@ class GuideLlm:
         return _imported(Importer().collect(out), out)
 
 
+class InferencePerf:
+    """inference-perf, driven as our importer drives it."""
+
+    name = "inference-perf"
+
+    def __init__(self, environment: Path, tokenizer: Path) -> None:
+        self._program, self._tokenizer = environment / "bin" / "inference-perf", tokenizer
+
+    def available(self) -> str:
+        return "" if self._program.exists() else "it needs Python 3.12 or later, which is not here and cannot be had"
+
+    def command(self, url: str, streams: int, requests: int, tokens: int, out: Path) -> tuple[list[str], bytes]:
+        from include.catalog.specs import LoadSpec, PromptSpec, WorkloadSpec
+        from include.loadtest.foreign.inference_perf import InferencePerf as Tool
+        from include.loadtest.target import Target
+
+        load = LoadSpec(mode="closed", concurrency=streams, requests=requests)
+        prompts = (PromptSpec(input_tokens=PROMPT_TOKENS, output_tokens=tokens),)
+        workload = WorkloadSpec(name="w", prompts=prompts, loads=(load,))
+        target = Target(base_url=url, model="reference")
+        return [
+            str(self._program), *Tool().argv(target, workload, load, out / "inference-perf", str(self._tokenizer))[1:],
+        ], b""  # fmt: skip
+
+    def figures(self, out: Path, stdout: bytes) -> Figures:
+        from include.loadtest.foreign.inference_perf import InferencePerf as Importer
+
+        return _imported(Importer().collect(out / "inference-perf"), out)
+
+
 class Wrk:
     """wrk, which parses nothing: the cost of the sockets alone; it has no notion of tokens or of a request count."""
 
@@ -193,25 +223,52 @@ def _imported(table: Any, out: Path) -> Figures:
     return Figures(found.ttft_sent, chunk_gaps(records), found.e2e_sent)
 
 
-def make_environments() -> dict[str, Path]:
+def make_environments(wanted: set[str]) -> dict[str, Path]:
     """Install the peers, each family in its own environment beside the checkout's; nothing is done twice."""
     uv = [sys.executable, "-m", "uv"]
-    light, aiperf = PROJECT_ROOT / ".venv-bench-load", PROJECT_ROOT / ".venv-bench-aiperf"
-    guidellm = PROJECT_ROOT / ".venv-bench-guidellm"
-    for folder, packages in (
-        (light, ["aiohttp", "httpx", "uvloop", "orjson", "locust==2.47.0", "llmeter==0.2.0", "openai"]),
-        (aiperf, ["aiperf==0.13.0"]),
-    ):
-        if not (folder / "bin" / "python").exists():
-            _try([*uv, "venv", "-q", "--python", sys.executable, str(folder)])
+    light = PROJECT_ROOT / ".venv-bench-load"
+    families: list[tuple[Path, set[str], list[str]]] = [
+        (
+            light,
+            {"aiohttp", "httpx", "locust", "llmeter"},
+            ["aiohttp", "httpx", "uvloop", "orjson", "locust==2.47.0", "llmeter==0.2.0", "openai"],
+        ),
+        (PROJECT_ROOT / ".venv-bench-aiperf", {"aiperf"}, ["aiperf==0.13.0"]),
+        (PROJECT_ROOT / ".venv-bench-inference-perf", {"inference-perf"}, ["inference-perf==0.7.0"]),
+    ]
+    for folder, tools, packages in families:
+        if tools & wanted and not (folder / "bin" / "python").exists():
+            python = newer_python() if "inference-perf" in tools else sys.executable
+            _try([*uv, "venv", "-q", "--python", python, str(folder)])
             _try([*uv, "pip", "install", "-q", "--python", str(folder / "bin" / "python"), *packages])
+    guidellm = PROJECT_ROOT / ".venv-bench-guidellm"
+    if "guidellm" in wanted:
+        _install_guidellm(guidellm)
+    return {
+        "load": light,
+        "guidellm": guidellm,
+        **{folder.name.removeprefix(".venv-bench-"): folder for folder, _, _ in families[1:]},
+    }
+
+
+def newer_python() -> str:
+    """Return a Python of 3.12 or later that is on the machine, else the version for uv to fetch."""
+    found = [path for name in ("python3.12", "python3.13") if (path := shutil.which(name))]
+    found += sorted(str(path) for path in Path.home().glob(".pyenv/versions/3.1[23]*/bin/python"))
+    for path in found:
+        asked = subprocess.run([path, "-c", "import sys; sys.exit(sys.version_info < (3, 12))"], capture_output=True)
+        if asked.returncode == 0:
+            return path
+    return "3.12"
+
+
+def _install_guidellm(guidellm: Path) -> None:
     if not (guidellm / "bin" / "guidellm").exists():
         _try([sys.executable, "-m", "venv", str(guidellm)])
         pip = [str(guidellm / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
         # torch first: guidellm would otherwise take a CUDA build of several GB where a CPU one can be had
         _try([*pip, "torch==2.13.0"])
         _try([*pip, "guidellm==0.8.1"])
-    return {"light": light, "aiperf": aiperf, "guidellm": guidellm}
 
 
 def _try(command: list[str]) -> None:

@@ -14,8 +14,8 @@ from include.catalog.specs import JsonObject, LoadEngine, LoadSpec, Slo, Workloa
 from include.errors import FailureClass, PipelineError
 from include.loadtest.job import HARNESS_VERSION, Credentials, Job
 from include.loadtest.planning import make_jobs, workers_for
+from include.loadtest.records import Records, merge, read_shard, shard_table, write_parquet
 from include.loadtest.records import load as load_records
-from include.loadtest.records import merge, read_shard, shard_table, write_parquet
 from include.loadtest.scrape import Scraper, series_summary, server_requests
 from include.loadtest.statistics import histograms, summarise
 from include.loadtest.supervise import Generators
@@ -192,6 +192,7 @@ def outcome_of(
         requests_path=path,
         started_at=started,
         ended_at=dt.datetime.now(dt.UTC),
+        harness_version=_harness(records),
         extension={
             "histograms": histograms(records),
             "generators": [generator_facts(worker) for worker in records.workers],
@@ -200,6 +201,12 @@ def outcome_of(
         },
         metrics_path=metrics if metrics.exists() else None,
     )
+
+
+def _harness(records: Records) -> str:
+    """Return who measured: our version, or another engine's name and version."""
+    meta = records.workers[0]["meta"] if records.workers else {}
+    return f"{meta['tool']} {meta.get('tool_version', '')}".strip() if meta.get("tool") else HARNESS_VERSION
 
 
 def generator_facts(worker: dict[str, Any]) -> JsonObject:

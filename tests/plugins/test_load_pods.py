@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
+from include.canonical import digest
 from include.catalog.loader import load_catalog
 from include.catalog.plan import ReleasePlan, RunIdentity
 from include.catalog.specs import ClusterSpec, LoadSpec, PromptSpec, WorkloadSpec
@@ -86,7 +88,9 @@ def endpoint(stack: Stack, model_server: ReferenceServer) -> EndpointRef:
 class Case:
     """One run of the benchmark task."""
 
-    def __init__(self, stack: Stack, ref: EndpointRef, results: Path, run_id: str, **cluster: Any) -> None:
+    def __init__(
+        self, stack: Stack, ref: EndpointRef, results: Path, run_id: str, engine: str = "ours", **cluster: Any
+    ) -> None:
         self.run = RunIdentity(dag_id="release_model", run_id=run_id, started_at=dt.datetime.now(dt.UTC))
         given = {
             "name": "two-nodes",
@@ -98,8 +102,9 @@ class Case:
         }
         load = LoadSpec(mode="open", rate=40, arrivals="constant", duration_s=1.5, workers=2)
         workload = WorkloadSpec(
-            name="w", prompts=(PromptSpec(output_tokens=4),), loads=(load,), warmup_requests=2, request_timeout_s=20
-        )
+            name="w", prompts=(PromptSpec(output_tokens=4),), loads=(load,), warmup_requests=2, request_timeout_s=20,
+            engine=engine,
+        )  # fmt: skip
         self.plan = ReleasePlan(
             run=self.run, model=load_catalog().model("smollm2-135m"), revision="r", endpoint_name=NAME, model_prefix="",
             cluster=ClusterSpec.model_validate(given | cluster), workloads=(workload,), custom_resource={},
@@ -208,6 +213,32 @@ def test_pods_that_find_no_node_fail_the_task_with_the_schedulers_reason(
         case.resume(deferred, event)
     wait_for("Job, Secret and lease are gone", lambda: not case.left())
     assert RunJournal(case.objects, case.run).outcomes()["benchmark"].reason == "LoadPodsNotStarted"
+
+
+def test_another_projects_engine_runs_behind_the_same_operator(
+    stack: Stack, endpoint: EndpointRef, results: Path, tmp_path: Path
+) -> None:
+    data = Path(__file__).parents[1] / "include" / "loadtest" / "data" / "aiperf.jsonl"
+    program = tmp_path / "venv" / "bin" / "aiperf"
+    program.parent.mkdir(parents=True)
+    program.write_text(
+        f"#!{sys.executable}\nimport shutil, sys\n"
+        f"shutil.copy({str(data)!r}, sys.argv[sys.argv.index('--artifact-dir') + 1] + '/profile_export.jsonl')\n"
+    )
+    program.chmod(0o755)
+    engines = {"aiperf": {"venv": str(program.parents[1]), "tokenizer": "t"}}
+    here = Case(stack, endpoint, results, "venv", "aiperf", load_engines=engines)
+    assert len(here.task().execute(here.context())) == 1
+    assert here.result().statistics.requests_ok == 3
+    engines["aiperf"]["image"] = IMAGE
+    pod = Case(stack, endpoint, results, "image", "aiperf", load_engines=engines, load_pods=PODS)
+    deferred = pod.defer()
+    pod.resume(deferred, pod.fire(deferred))
+    found = pod.result()
+    assert found.provenance.harness_version == here.result().provenance.harness_version == "aiperf"
+    assert found.statistics == here.result().statistics
+    ours = pod.plan.workloads[0].model_copy(update={"engine": "ours"})
+    assert found.workload_digest != digest(ours.content)  # its history is never compared with ours
 
 
 def test_a_load_whose_endpoint_was_taken_meanwhile_is_kept_and_never_ranked(

@@ -11,6 +11,7 @@ from include.errors import ConfigurationError, FailureClass, PipelineError
 from include.loadtest.foreign.registry import engine
 from include.loadtest.records import write_parquet
 from include.loadtest.target import Target
+from include.objects import PROJECT_ROOT
 
 RECORDS = "requests.parquet"
 LOG = "engine.log"
@@ -37,9 +38,9 @@ def run_foreign(
     output = out_dir / name
     output.mkdir(exist_ok=True)
     tool = engine(name)
-    command = tool.argv(target, workload, load, output, install.tokenizer or target.model)
+    command = tool.argv(target, workload, load, output, _place(install.tokenizer) or target.model)
     if install.venv:
-        command[0] = str(Path(install.venv) / "bin" / command[0])
+        command[0] = str(Path(_place(install.venv)) / "bin" / command[0])
     with (output / LOG).open("wb") as log:
         code = _run(command, _environment(target, install, name), output, log.fileno(), install.timeout_seconds)
     if code != 0:
@@ -52,6 +53,11 @@ def run_foreign(
             evidence=tuple((output / LOG).read_text(errors="replace").splitlines()[-20:]),
         )
     return write_parquet(tool.collect(output), out_dir / RECORDS)
+
+
+def _place(text: str) -> str:
+    """Return a folder of the checkout by its full path; a name that is no folder stays a name."""
+    return str(PROJECT_ROOT / text) if text and (PROJECT_ROOT / text).is_dir() else text
 
 
 def _run(command: list[str], environment: dict[str, str], folder: Path, log: int, timeout_s: float) -> int | None:
@@ -79,7 +85,7 @@ def _environment(target: Target, install: LoadEngine, name: str) -> dict[str, st
     """Return what the engine sees: a bearer token goes by ``OPENAI_API_KEY``, never by the command line."""
     found = {key: os.environ[key] for key in _KEPT if key in os.environ}
     if install.venv:
-        found["PATH"] = f"{Path(install.venv) / 'bin'}{os.pathsep}{found.get('PATH', '')}"
+        found["PATH"] = f"{Path(_place(install.venv)) / 'bin'}{os.pathsep}{found.get('PATH', '')}"
     found["OPENAI_API_KEY"] = "none"
     for header, value in target.headers.items():
         kind, _, token = value.partition(" ")

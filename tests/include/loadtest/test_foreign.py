@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import boto3
 import numpy as np
 import pytest
 from botocore.stub import Stubber
 
-from include.catalog.specs import LoadSpec, PromptSpec, WorkloadSpec
+from include.catalog.specs import LoadEngine, LoadSpec, PromptSpec, WorkloadSpec
 from include.errors import ConfigurationError, IntegrityError, PipelineError
-from include.loadtest.api import Target, load_records, summarise
+from include.loadtest.api import LoadOutcome, Target, load_records, run_foreign_load, summarise
 from include.loadtest.foreign import sagemaker_jobs
 from include.loadtest.foreign.registry import ENGINES, engine
 from include.loadtest.foreign.vllm_bench import export
@@ -20,6 +22,7 @@ from include.loadtest.latencies import chunk_gaps, latencies
 from include.loadtest.records import write_parquet
 from include.loadtest.reference.process import ReferenceServer
 from include.loadtest.reference.script import Fault, Script
+from include.objects import PROJECT_ROOT
 from tests.include.loadtest.conftest import Run
 
 DATA = Path(__file__).with_name("data")
@@ -110,6 +113,93 @@ def test_commands_carry_the_load_and_no_secret(name: str, tmp_path: Path) -> Non
         engine(name).argv(TARGET, several, WORKLOAD.loads[0], tmp_path, "tok")
     with pytest.raises(ConfigurationError, match="requests"):
         engine(name).argv(TARGET, WORKLOAD, LoadSpec(mode="closed", concurrency=4, duration_s=5), tmp_path, "tok")
+
+
+FAKE = """#!{python}
+import json, os, pathlib, shutil, subprocess, sys, time
+folder = pathlib.Path(sys.argv[sys.argv.index("--artifact-dir") + 1])
+(folder / "seen.json").write_text(json.dumps({{"argv": sys.argv, "env": dict(os.environ)}}))
+{does}
+"""
+WORKS = 'shutil.copy({data!r}, folder / "profile_export.jsonl")'
+HANGS = """child = subprocess.Popen(["sleep", "600"])
+(folder / "child").write_text(str(child.pid))
+time.sleep(600)"""
+
+
+def installed(tmp_path: Path, does: str) -> LoadEngine:
+    """Return an environment whose aiperf does as it is told."""
+    program = tmp_path / "venv" / "bin" / "aiperf"
+    program.parent.mkdir(parents=True)
+    program.write_text(FAKE.format(python=sys.executable, does=does.format(data=str(DATA / "aiperf.jsonl"))))
+    program.chmod(0o755)
+    return LoadEngine(venv=str(tmp_path / "venv"), tokenizer="tok", timeout_seconds=2)
+
+
+def ours(tmp_path: Path, install: LoadEngine, target: Target = TARGET) -> LoadOutcome:
+    workload = WORKLOAD.model_copy(update={"engine": "aiperf"})
+    return run_foreign_load(target, workload, workload.loads[0], install, out_dir=tmp_path / "out")
+
+
+def test_an_engine_runs_from_its_own_environment_and_its_records_are_ours(tmp_path: Path) -> None:
+    outcome = ours(tmp_path, installed(tmp_path, WORKS))
+    assert outcome.statistics.requests_ok == 3
+    assert outcome.harness_version == "aiperf"
+    seen = json.loads((tmp_path / "out" / "aiperf" / "seen.json").read_text())
+    assert seen["env"]["OPENAI_API_KEY"] == "sesame"
+    assert "sesame" not in " ".join(seen["argv"])
+    assert "AWS_SECRET_ACCESS_KEY" not in seen["env"]
+
+
+def test_an_engine_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="aiperf ended with code 3") as caught:
+        ours(tmp_path, installed(tmp_path, "print('no tokenizer here'); sys.exit(3)"))
+    assert caught.value.evidence == ("no tokenizer here",)
+
+
+def test_an_engine_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="ran out of time"):
+        ours(tmp_path, installed(tmp_path, HANGS))
+    child = int((tmp_path / "out" / "aiperf" / "child").read_text())
+    stat = Path(f"/proc/{child}/stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ({"headers": {"X-Api-Key": "sesame"}}, "cannot be given the header X-Api-Key"),
+        ({"protocol": "sagemaker"}, "not sagemaker"),
+    ],
+)
+def test_what_an_engine_cannot_do_is_refused(tmp_path: Path, target: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        ours(tmp_path, installed(tmp_path, WORKS), Target(base_url="http://127.0.0.1:1", model="m", **target))
+
+
+def test_an_engine_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="nowhere/bin/aiperf"):
+        ours(tmp_path, LoadEngine(venv="/nowhere"))
+
+
+TOKENIZER = PROJECT_ROOT / "var" / "bench" / "tokenizer"
+
+
+@pytest.mark.parametrize("name", ["aiperf", "guidellm", "inference-perf"])
+def test_real_engines_measure_the_reference_server(server: ReferenceServer, tmp_path: Path, name: str) -> None:
+    venv = PROJECT_ROOT / f".venv-bench-{name}"
+    if not (venv / "bin" / name).exists() or not TOKENIZER.exists():
+        pytest.skip(f"{venv.name} is not here; make bench AREA=loadtest installs it")
+    server.play(Script(ttft_ms=20, itl_ms=5))
+    load = LoadSpec(mode="closed", concurrency=4, requests=40)
+    prompts = (PromptSpec(input_tokens=32, output_tokens=16),)
+    workload = WorkloadSpec(name="w", prompts=prompts, loads=(load,), engine=name)
+    install = LoadEngine(venv=str(venv), tokenizer=str(TOKENIZER), timeout_seconds=240)
+    target = Target(base_url=server.url, model="reference")
+    outcome = run_foreign_load(target, workload, load, install, out_dir=tmp_path)
+    assert outcome.statistics.requests_ok == len(server.log()["answers"]) == 40
+    assert (outcome.statistics.ttft_ms.p50 or 0) > 20
+    assert outcome.statistics.output_tokens == 40 * 16
 
 
 def test_an_unknown_engine_is_named() -> None:
