@@ -37,6 +37,7 @@ REPEATS = {1: 5}
 STEADY_S = 20.0
 LIMIT_S = 900.0
 TEARDOWNS_AT_ONCE = 16
+WORTH_SAYING_S = 5.0
 Pair = tuple[ReleasePlan, EndpointRef]
 
 
@@ -172,6 +173,7 @@ def waiting(bench: Workbench, size: int) -> list[common.Row]:
     for _ in range(REPEATS.get(size, 1)):
         hold = bench.faults.add_cluster("not-ready", "*", {}, None)
         pairs = _make(bench, size)
+        print(f"  {size} endpoint(s) made", flush=True)
         _until("all pods run", lambda pairs=pairs: _running(bench) >= len(pairs))
         comes.measure(pairs, lambda rule=hold: bench.faults.clear(rule.id), word.complete)
         goes.measure(pairs, lambda pairs=pairs: _delete(bench, pairs), word.gone)
@@ -242,11 +244,13 @@ def _running(bench: Workbench) -> int:
 
 
 def _until(what: str, true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT_S
+    began = time.monotonic()
     while not true():
-        if time.monotonic() > deadline:
+        if time.monotonic() > began + LIMIT_S:
             raise TimeoutError(f"{what}: not after {LIMIT_S:.0f} s")
         time.sleep(0.2)
+    if time.monotonic() - began > WORTH_SAYING_S:
+        print(f"  {what} after {time.monotonic() - began:.0f} s", flush=True)
 
 
 def _p99(values: list[float]) -> float:
