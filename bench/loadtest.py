@@ -1,11 +1,13 @@
 """Load clients against a server of known timing: cost, accuracy, start-up; ours beside its peers, one run.
 
-    python -m bench.loadtest [--tools ours,aiohttp] [--streams 1,32,128,512,1024] [--reps 3]
+    python -m bench.loadtest [--tools ours,aiohttp] [--streams 128,512] [--reps 3] [--minutes 14]
 
 The server has core 0, the client (all its processes) core 1. CPU is that of the client's whole process tree; cost
 per request and token are differences of two runs, so that start-up drops out. Errors are differences between what the
 client reports and what the server's log says, so that a late server is not held against a client. Ours is the
-generator process; turning its spool into Parquet afterwards is a row of its own (``parquet_ms_per_request``).
+generator process; turning its spool into Parquet afterwards is a row of its own (``parquet_ms_per_request``). Rows
+are written as they come: what was measured stays when the bench is stopped. When the minutes are used up the peers'
+remaining cases are left out, and said so.
 """
 
 from __future__ import annotations
@@ -29,18 +31,19 @@ import psutil
 
 from bench import common
 from bench import loadtest_clients as clients
+from include.errors import PipelineError
 from include.loadtest.reference.process import ReferenceServer
 from include.loadtest.reference.script import Script
 from include.objects import PROJECT_ROOT
 
 COST = Script(ttft_ms=10, itl_ms=2)
 COST_STREAMS, SHORT, MANY, LONG = 64, 500, 2500, 256
-TIMEOUT_S = 240
+TIMEOUT_S = 120
 PRIORITY = -10
-NOT_HERE = {
-    "vllm-bench": "needs vLLM itself (CUDA), or stubs in place of a dozen of its modules",
-    "inference-perf": "needs Python 3.12 or later",
-}
+# These take 10 to 100 times as long for the same: one run, and fewer requests to tell costs apart.
+HEAVY, HEAVY_MANY = frozenset({"aiperf", "guidellm", "inference-perf", "llmeter"}), 1500
+BEYOND_512 = frozenset({"ours", "aiohttp", "locust"})
+NOT_HERE = {"vllm-bench": "needs vLLM itself (torch and CUDA), or stubs in place of a dozen of its modules"}
 
 
 @dataclass
@@ -133,10 +136,13 @@ def _watch(process: subprocess.Popen[bytes], memory: bool) -> float:
 class Bench:
     """Collects rows."""
 
-    def __init__(self, tools: list[clients.Client], reps: int, streams: list[int]) -> None:
+    def __init__(
+        self, tools: list[clients.Client], reps: int, streams: list[int], left_out: dict[str, str], minutes: float
+    ) -> None:
         self._tools, self._reps, self._streams = tools, reps, streams
+        self._left_out = left_out
+        self._deadline = time.monotonic() + 60 * minutes
         self.rows: list[dict[str, Any]] = []
-        self.failed: dict[str, str] = {}
         self.core = max(os.sched_getaffinity(0))
 
     def add(self, case: str, tool: str, metric: str, values: list[float], unit: str) -> None:
@@ -151,14 +157,21 @@ class Bench:
             "runs": shown,
         }
         self.rows.append(row)
-        print(f"  {case:16} {tool:10} {metric:22} {row['value']:10.3f} {unit:9} {shown}", flush=True)
+        print(f"  {case:16} {tool:14} {metric:22} {row['value']:10.3f} {unit:9} {shown}", flush=True)
+        self.write()
+
+    def write(self) -> Path:
+        """Write what there is."""
+        priority = PRIORITY if os.geteuid() == 0 else 0
+        return common.write("loadtest", self.rows, self._left_out, priority=priority)
 
     def cost(self, client: clients.Client, server: ReferenceServer, suffix: str = "") -> None:
         """Cost of a short request and of a further token, memory, time to the first request."""
         per_request, per_token, memory, first, parquet = [], [], [], [], []
-        for _ in range(self._reps if client.name == "ours" else min(self._reps, 2)):
+        heavy = client.name in HEAVY
+        for _ in range(1 if heavy else self._reps if client.name == "ours" else min(self._reps, 2)):
             few = run(client, server, COST, COST_STREAMS, SHORT, 16, self.core, memory=True)
-            many = run(client, server, COST, COST_STREAMS, MANY, 16, self.core)
+            many = run(client, server, COST, COST_STREAMS, HEAVY_MANY if heavy else MANY, 16, self.core)
             long = run(client, server, COST, COST_STREAMS, SHORT, LONG, self.core)
             counts = [len(outcome.log["answers"]) for outcome in (few, many, long)]
             tokens = [sum(answer["tokens"] for answer in outcome.log["answers"]) for outcome in (few, many, long)]
@@ -255,7 +268,7 @@ class Bench:
                 self._guard(client, "cost", lambda c=client: self.cost(c, server))
             for streams in self._streams:
                 for client in self._tools:
-                    if client.name == "wrk" or (streams > 512 and client.name not in ("ours", "aiohttp")):
+                    if client.name == "wrk" or (streams > 512 and client.name not in BEYOND_512):
                         continue
                     self._guard(client, f"accuracy-{streams}", lambda c=client, n=streams: self.accuracy(c, server, n))
             ours = next((client for client in self._tools if client.name == "ours"), None)
@@ -267,15 +280,20 @@ class Bench:
                 self.cost(clients.Ours(certificate[0]), server, "-tls")
 
     def _guard(self, client: clients.Client, case: str, measure: Any) -> None:
-        """A peer that fails is left out and said so; ours failing fails the bench."""
+        """A peer that fails or comes too late is left out and said so; ours failing fails the bench."""
+        if client.name != "ours" and time.monotonic() > self._deadline:
+            self._leave_out(client.name, f"{case}: no time left")
+            return
         try:
             measure()
-        except (OSError, ValueError, KeyError, StopIteration, TimeoutError, ZeroDivisionError) as error:
+        except (OSError, ValueError, KeyError, StopIteration, TimeoutError, ZeroDivisionError, PipelineError) as error:
             if client.name == "ours":
                 raise
-            said = f"{case}: {error!r}"[:200]
-            self.failed[client.name] = "; ".join(filter(None, (self.failed.get(client.name), said)))
-            print(f"  {case:16} {client.name:10} failed: {error!r}"[:200], flush=True)
+            self._leave_out(client.name, f"{case}: {error!r}"[:200])
+
+    def _leave_out(self, tool: str, said: str) -> None:
+        self._left_out[tool] = "; ".join(filter(None, (self._left_out.get(tool), said)))
+        print(f"  {tool:14} left out: {said}", flush=True)
 
 
 def _errors(said: clients.Figures, log: dict[str, Any]) -> dict[str, float]:
@@ -329,41 +347,46 @@ def make_certificate(folder: Path) -> tuple[str, str]:
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table, write ``var/bench/loadtest.json``."""
     parser = argparse.ArgumentParser(prog="python -m bench.loadtest", description=__doc__)
-    parser.add_argument("--tools", default="ours,wrk,aiohttp,locust,httpx,llmeter,aiperf,guidellm")
-    parser.add_argument("--streams", default="1,32,128,512,1024")
+    parser.add_argument("--tools", default="ours,wrk,aiohttp,locust,httpx,llmeter,inference-perf,aiperf,guidellm")
+    parser.add_argument("--streams", default="128,512,32,1024,1", help="in this order")
     parser.add_argument("--reps", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=14, help="after so many the peers' cases are left out")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    wanted = options.tools.split(",")
-    light_only = set(wanted) <= {"ours", "wrk"}
-    places = {name: PROJECT_ROOT / f".venv-bench-{name}" for name in ("load", "aiperf", "guidellm")}
-    if not light_only:
+    wanted = set(options.tools.split(","))
+    if not wanted <= {"ours", "wrk"}:
         print("peers: installing what is missing, each family in its own environment", flush=True)
-        made = clients.make_environments()
-        places = {"load": made["light"], "aiperf": made["aiperf"], "guidellm": made["guidellm"]}
-    tokenizer = clients.make_tokenizer(
-        places["aiperf"] / "bin" / "python", PROJECT_ROOT / "var" / "bench" / "tokenizer"
-    )
+    tools, left_out = _clients(wanted)
+    bench = Bench(tools, options.reps, [int(n) for n in options.streams.split(",")], left_out, options.minutes)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            bench.run_all(make_certificate(Path(folder)))
+    except KeyboardInterrupt:
+        print("stopped; the rows until here are kept", flush=True)
+        return 130
+    print(f"{bench.write().relative_to(PROJECT_ROOT)}: {len(bench.rows)} rows")
+    return 0
+
+
+def _clients(wanted: set[str]) -> tuple[list[clients.Client], dict[str, str]]:
+    """Install and return the clients that are wanted and can be had, and why the others cannot."""
+    places = clients.make_environments(wanted)
+    makers = [place / "bin" / "python" for name, place in places.items() if name != "load"]
+    tokenizer = clients.make_tokenizer(makers, PROJECT_ROOT / "var" / "bench" / "tokenizer")
     known: list[clients.Client] = [
         clients.Ours(), clients.Wrk(),
         *(clients.Script(name, places["load"]) for name in ("aiohttp", "locust", "httpx", "llmeter")),
-        clients.AiPerf(places["aiperf"], tokenizer), clients.GuideLlm(places["guidellm"], tokenizer),
+        clients.InferencePerf(places["inference-perf"], tokenizer), clients.AiPerf(places["aiperf"], tokenizer),
+        clients.GuideLlm(places["guidellm"], tokenizer),
     ]  # fmt: skip
-    left_out = dict(NOT_HERE)
-    tools = []
+    left_out, tools = dict(NOT_HERE), []
     for client in known:
-        if client.name in wanted:
-            problem = client.available()
-            if problem:
-                left_out[client.name] = problem
-            else:
-                tools.append(client)
-    bench = Bench(tools, options.reps, [int(n) for n in options.streams.split(",")])
-    with tempfile.TemporaryDirectory() as folder:
-        bench.run_all(make_certificate(Path(folder)))
-    place = common.write("loadtest", bench.rows, left_out | bench.failed, priority=PRIORITY if os.geteuid() == 0 else 0)
-    print(f"{place.relative_to(PROJECT_ROOT)}: {len(bench.rows)} rows")
-    return 0
+        problem = client.available() if client.name in wanted else "not asked for"
+        if problem:
+            left_out[client.name] = problem
+        else:
+            tools.append(client)
+    return tools, left_out
 
 
 if __name__ == "__main__":

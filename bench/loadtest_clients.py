@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -277,10 +278,11 @@ def _try(command: list[str]) -> None:
         print(f"  {' '.join(command[-3:])}: {done.stderr.decode(errors='replace').strip()[-200:]}")
 
 
-def make_tokenizer(python: Path, folder: Path) -> Path:
-    """Train a small tokenizer on our vocabulary, for the peers that insist on one."""
-    if not (folder / "tokenizer.json").exists() and python.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "words.txt").write_text(" ".join(VOCABULARY))
-        _try([str(python), str(PEERS / "make_tokenizer.py"), str(folder)])
+def make_tokenizer(pythons: Sequence[Path], folder: Path) -> Path:
+    """Train a small tokenizer on our vocabulary, for the peers that insist on one, with the first of these that can."""
+    for python in pythons:
+        if not (folder / "tokenizer.json").exists() and python.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "words.txt").write_text(" ".join(VOCABULARY))
+            _try([str(python), str(PEERS / "make_tokenizer.py"), str(folder)])
     return folder

@@ -224,6 +224,21 @@ class LoadSpec(Spec):
         return f"rate={self.rate:g}" if self.rate is not None else self.arrivals
 
 
+class SearchSpec(Spec):
+    """How the highest load that still meets the SLO is looked for.
+
+    A probe needs about 75 requests to prove an attainment of 0.95, 35 for 0.9: choose its duration accordingly.
+    """
+
+    by: Literal["rate", "concurrency"] = "rate"
+    start: float = Field(1, gt=0, description="First level: requests per second, or users.")
+    limit: float = Field(1024, gt=0, description="Highest level that is tried.")
+    duration_s: float = Field(30, gt=0, description="Of one probe.")
+    attainment: float = Field(0.95, gt=0, lt=1, description="Share of requests that must meet the SLO.")
+    precision: float = Field(0.1, gt=0, le=1, description="Width of the final bracket, as a share of its lower end.")
+    max_probes: int = Field(16, ge=2, le=64)
+
+
 class WorkloadSpec(Spec):
     """A named workload: prompts, protocol, load levels and what counts as good."""
 
@@ -240,11 +255,12 @@ class WorkloadSpec(Spec):
     seed: int = 7
     slo: Slo = Slo()
     engine: EngineName = Field("ours", description="Another one must be in the cluster's load_engines.")
+    search: SearchSpec | None = Field(None, description="After the levels: the highest load that meets the SLO.")
 
     @property
     def content(self) -> JsonObject:
-        """What the workload's digest is of; our own engine goes without saying."""
-        return self.model_dump(mode="json", exclude={"engine"} if self.engine == "ours" else None)
+        """What the workload's digest is of; our own engine goes without saying, a search changes no level."""
+        return self.model_dump(mode="json", exclude={"search"} | ({"engine"} if self.engine == "ours" else set()))
 
 
 class Quarantine(Spec):

@@ -99,14 +99,15 @@ def _service(plan: ReleasePlan, ref: EndpointRef, clients: Clients) -> dict[str,
 def _endpoints(plan: ReleasePlan, ref: EndpointRef, clients: Clients) -> dict[str, Any]:
     namespace, name = _service_place(plan, ref)
     slices = clients.api.list(ENDPOINT_SLICES, namespace, labels=f"kubernetes.io/service-name={name}")
-    addresses = sorted(_addresses(slices))
+    addresses = sorted(addresses_of(slices))
     if not addresses:
         raise _not_there(f"a ready address of Service {namespace}/{name}", "wait until a pod is ready")
     address, port = addresses[0]
     return {"base_url": f"http://{address}:{port}"}
 
 
-def _addresses(slices: list[dict[str, Any]]) -> Iterator[tuple[str, int]]:
+def addresses_of(slices: list[dict[str, Any]]) -> Iterator[tuple[str, int]]:
+    """Yield address and port of every ready endpoint of EndpointSlices."""
     for item in slices:
         ports = [int(port["port"]) for port in item.get("ports") or [] if port.get("port")]
         for endpoint in item.get("endpoints") or []:

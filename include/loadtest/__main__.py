@@ -1,4 +1,4 @@
-"""Command line of the load engine: ``python -m include.loadtest run|report|compare|collect``."""
+"""Command line of the load engine: ``python -m include.loadtest run|search|report|compare|collect``."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from include.loadtest.scrape import Scraper, series_summary, server_requests
 from include.loadtest.statistics import histograms, summarise
 from include.loadtest.supervise import Generators
 from include.loadtest.target import Target
+from include.loadtest.timeline import timeline
 from include.loadtest.validity import judge
 from include.results.schema import Statistics, Validity
 
@@ -197,6 +198,7 @@ def outcome_of(
             "histograms": histograms(records),
             "generators": [generator_facts(worker) for worker in records.workers],
             "server_metrics": server.summary,
+            "timeline": timeline(records, metrics),
             "wall_s": round(wall, 3),
         },
         metrics_path=metrics if metrics.exists() else None,

@@ -14,6 +14,7 @@ from include.errors import PipelineError
 
 if TYPE_CHECKING:
     from include.loadtest.api import LoadOutcome
+    from include.loadtest.search import Probe
     from include.results.schema import Percentiles, Statistics, Validity
 
 EXIT_INVALID, EXIT_FAILED = 1, 2
@@ -33,23 +34,23 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from include.loadtest.options import add_load_options
+    from include.loadtest.options import add_load_options, add_search_options, add_target_options
 
     parser = argparse.ArgumentParser(prog="python -m include.loadtest", description=__doc__)
     commands = parser.add_subparsers(required=True)
     run = commands.add_parser("run", help="run one load level, or all of a catalog workload's")
-    run.add_argument("--url", required=True, help="base URL, http(s)://host[:port][/prefix]")
-    run.add_argument("--model", default="", help="model name in the request body")
-    run.add_argument("--workload", default="smoke", help="name in include/catalog/workloads")
-    run.add_argument("--protocol", help="openai-chat, openai-completions, invocations, sagemaker or embeddings")
+    add_target_options(run)
     add_load_options(run)
     run.add_argument("--arm", choices=("cold", "warm"), default="cold")
     run.add_argument("--seed", type=int)
-    run.add_argument("--ca-file")
-    run.add_argument("--insecure", action="store_true", help="do not check the server's certificate")
     run.add_argument("--metrics-url", action="append", default=[], help="Prometheus page to scrape meanwhile")
     run.add_argument("--out", type=Path, default=Path("var/loadtest"), help="folder for the records")
     run.set_defaults(function=_run)
+    search = commands.add_parser("search", help="the highest rate or number of users that still meets an SLO")
+    add_target_options(search)
+    add_search_options(search)
+    search.add_argument("--out", type=Path, default=Path("var/loadtest/search"), help="folder for the probes' records")
+    search.set_defaults(function=_search)
     report = commands.add_parser("report", help="statistics of records (file, or folder also after a crash)")
     report.add_argument("records", type=Path, nargs="+")
     report.add_argument("--json", action="store_true")
@@ -97,13 +98,40 @@ def _run(options: argparse.Namespace) -> int:
     return 0 if valid else EXIT_INVALID
 
 
+def _search(options: argparse.Namespace) -> int:
+    """Exit code 1: the bracket is not proven at both ends."""
+    from include.catalog.loader import load_catalog
+    from include.loadtest.options import search_of, target
+    from include.loadtest.sweep import found_json, search_goodput, sentence
+
+    workload = load_catalog().workload(options.workload)
+    search, slo = search_of(options, workload)
+    found = search_goodput(
+        target(options), workload, slo, search, out_dir=options.out, salt=secrets.token_hex(4), on_probe=_show_probe
+    )
+    content = found_json(found, search, slo)
+    path = options.out / "search.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1))
+    print(json.dumps(content) if options.json else f"{sentence(found, search)}\nprobes: {path}")
+    return 0 if found.resolved or found.stop.startswith("limit") else EXIT_INVALID
+
+
+def _show_probe(probe: Probe) -> None:
+    said = "" if probe.valid else ", not valid: the client was the bottleneck"
+    print(f"  {probe.level:10.4g}: {probe.good} of {probe.total} met the SLO{said}", file=sys.stderr)
+
+
 def _write_result(outcome: LoadOutcome) -> None:
+    from include.loadtest.timeline import draw
+
     content = {
         "statistics": outcome.statistics.model_dump(mode="json"),
         "validity": outcome.validity.model_dump(mode="json"),
         "extension": outcome.extension,
     }
     outcome.requests_path.with_name("result.json").write_text(json.dumps(content, indent=1))
+    outcome.requests_path.with_name("timeline.html").write_text(draw(outcome.extension["timeline"]))
 
 
 def _show_progress(event: dict[str, Any]) -> None:

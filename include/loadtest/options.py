@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from include.catalog.specs import LoadSpec, Spec, WorkloadSpec
+from include.catalog.specs import LoadSpec, SearchSpec, Slo, Spec, WorkloadSpec
 from include.errors import ConfigurationError
 from include.loadtest.planning import check_load
 from include.loadtest.target import Target
@@ -17,6 +17,48 @@ _S = TypeVar("_S", bound=Spec)
 _OPTIONS = {"base_url": "url", "duration_s": "duration", "trace": "replay"}
 # What makes a load level of its own, beside the catalog's; bounds alone only cut the catalog's levels short.
 _SHAPES = ("arrivals", "burstiness", "end_rate", "stop_error_rate", "workers")
+
+
+def add_target_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `target` reads, and the workload's name."""
+    parser.add_argument("--url", required=True, help="base URL, http(s)://host[:port][/prefix]")
+    parser.add_argument("--model", default="", help="model name in the request body")
+    parser.add_argument("--workload", default="smoke", help="name in include/catalog/workloads")
+    parser.add_argument("--protocol", help="openai-chat, openai-completions, invocations, sagemaker or embeddings")
+    parser.add_argument("--ca-file")
+    parser.add_argument("--insecure", action="store_true", help="do not check the server's certificate")
+
+
+def add_search_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `search_of` reads; what is not given is the workload's, then the defaults."""
+    parser.add_argument("--by", choices=("rate", "concurrency"))
+    for name, text in (
+        ("start", "first level"),
+        ("limit", "highest level that is tried"),
+        ("duration", "seconds of one probe"),
+        ("attainment", "share of requests that must meet the SLO"),
+        ("precision", "width of the final bracket, as a share of its lower end"),
+        ("ttft-ms", "limit of the SLO"),
+        ("tpot-ms", "limit of the SLO"),
+        ("e2e-ms", "limit of the SLO"),
+    ):
+        parser.add_argument(f"--{name}", type=float, help=text)
+    parser.add_argument("--max-probes", type=int)
+    parser.add_argument("--json", action="store_true", help="print the finding as JSON")
+
+
+def search_of(options: argparse.Namespace, workload: WorkloadSpec) -> tuple[SearchSpec, Slo]:
+    """Return how to search and for what SLO: the options over the workload's own.
+
+    :raises ConfigurationError: ``BadOption``.
+    """
+    names = ("by", "start", "limit", "attainment", "precision", "max_probes")
+    given = {name: getattr(options, name) for name in names} | {"duration_s": options.duration}
+    base = (workload.search or SearchSpec()).model_dump()
+    search = checked(SearchSpec, base | {name: value for name, value in given.items() if value is not None})
+    limits = {name: getattr(options, name) for name in ("ttft_ms", "tpot_ms", "e2e_ms")}
+    slo = workload.slo.model_dump() | {name: value for name, value in limits.items() if value is not None}
+    return search, checked(Slo, slo)
 
 
 def add_load_options(parser: argparse.ArgumentParser) -> None:

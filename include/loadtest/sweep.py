@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
-from include.catalog.specs import LoadSpec, Slo, WorkloadSpec
+import msgspec
+
+from include.catalog.specs import JsonObject, LoadSpec, SearchSpec, Slo, WorkloadSpec
 from include.errors import ConfigurationError
 from include.loadtest.api import LoadOutcome, Target, run_load
-from include.loadtest.search import Found, Probe, highest_load
+from include.loadtest.search import Found, Probe, highest_load, knee
+
+if TYPE_CHECKING:
+    import boto3
 
 
 def probe_of(level: float, outcome: LoadOutcome) -> Probe:
@@ -32,20 +37,17 @@ def search_goodput(
     target: Target,
     workload: WorkloadSpec,
     slo: Slo,
+    search: SearchSpec,
     *,
-    by: Literal["rate", "concurrency"],
-    start: float,
-    limit: float,
-    duration_s: float,
     out_dir: Path,
     salt: str,
-    precision: float = 0.1,
-    max_probes: int = 16,
+    session: boto3.Session | None = None,
     on_probe: Callable[[Probe], None] | None = None,
 ) -> Found:
-    """Return the highest rate (or number of users) at which 95 % of requests meet the SLO.
+    """Return the highest rate (or number of users) at which the asked share of requests meets the SLO.
 
-    :param duration_s: of each probe; records of probe *n* are kept in ``out_dir/probe-<n>``.
+    :param out_dir: records of probe *n* are kept in ``probe-<n>`` below it.
+    :param session: credentials for signed (SageMaker) requests.
     :raises ConfigurationError: the SLO sets no latency limit.
     """
     if slo.ttft_ms is None and slo.tpot_ms is None and slo.e2e_ms is None:
@@ -55,9 +57,9 @@ def search_goodput(
     def run(level: float, attempt: int) -> Probe:
         nonlocal number
         load = (
-            LoadSpec(mode="open", rate=level, duration_s=duration_s)
-            if by == "rate"
-            else LoadSpec(mode="closed", concurrency=int(level), duration_s=duration_s)
+            LoadSpec(mode="open", rate=level, duration_s=search.duration_s)
+            if search.by == "rate"
+            else LoadSpec(mode="closed", concurrency=int(level), duration_s=search.duration_s)
         )
         outcome = run_load(
             target,
@@ -67,6 +69,7 @@ def search_goodput(
             salt=f"{salt}{number}",
             seed=workload.seed + attempt,
             slo=slo,
+            session=session,
         )
         number += 1
         probe = probe_of(level, outcome)
@@ -75,5 +78,36 @@ def search_goodput(
         return probe
 
     return highest_load(
-        run, start=start, limit=limit, precision=precision, integer=by == "concurrency", max_probes=max_probes
+        run,
+        start=search.start,
+        limit=search.limit,
+        attainment=search.attainment,
+        precision=search.precision,
+        integer=search.by == "concurrency",
+        max_probes=search.max_probes,
     )
+
+
+def found_json(found: Found, search: SearchSpec, slo: Slo) -> JsonObject:
+    """Return what is kept of a search: the bracket, why it ended, the knee, every probe."""
+    bend = knee(found.probes)
+    return {
+        "by": search.by,
+        "slo": slo.model_dump(mode="json", exclude_none=True),
+        "attainment": search.attainment,
+        "highest_met": found.highest_met,
+        "lowest_missed": found.lowest_missed,
+        "resolved": found.resolved,
+        "stop": found.stop,
+        "knee": None if bend.level is None else {"level": bend.level, "throughput": bend.throughput, "gain": bend.gain},
+        "probes": [msgspec.to_builtins(probe) for probe in found.probes],
+    }
+
+
+def sentence(found: Found, search: SearchSpec) -> str:
+    """Return the finding in words, never more exact than its bracket."""
+    unit = "requests/s" if search.by == "rate" else "users"
+    if found.highest_met is None:
+        return f"no level tried meets the SLO ({found.stop})"
+    upper = f", {found.lowest_missed:g} misses it" if found.lowest_missed is not None else ""
+    return f"{found.highest_met:g} {unit} meet the SLO{upper} ({found.stop}; {len(found.probes)} probes)"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from include.catalog.plan import ReleasePlan
-    from include.catalog.specs import LoadSpec, Slo, WorkloadSpec
+    from include.catalog.specs import JsonObject, LoadSpec, Slo, WorkloadSpec
     from include.endpoint.clients import Clients
     from include.endpoint.invocation import Invocation
     from include.endpoint.model import EndpointRef
@@ -81,6 +81,7 @@ class Measuring:
     def here(self, level: Level, place: Place, folder: Path) -> LoadOutcome:
         """Run the load from this machine; its files go to ``folder``."""
         from include.endpoint.invocation import resolve
+        from include.endpoint.metricspages import metrics_pages
         from include.loadtest.api import run_foreign_load, run_load
 
         slo = merged_slo(self.plan, level.workload)
@@ -97,8 +98,36 @@ class Measuring:
             arm=level.arm,
             slo=slo,
             progress=lambda said: self.log.info("load %s", said),
+            metrics_urls=metrics_pages(self.plan, self.ref, self.clients),
             session=self.clients.session,
         )
+
+    def search(self, workload: WorkloadSpec, folder: Path) -> JsonObject:
+        """Look for the highest load that meets the workload's SLO; keep what was found beside the run's results."""
+        import json
+
+        from include.catalog.specs import SearchSpec
+        from include.endpoint.invocation import resolve
+        from include.loadtest.sweep import found_json, search_goodput, sentence
+
+        search, slo = workload.search or SearchSpec(), merged_slo(self.plan, workload)
+        level = Level(workload, workload.loads[0], "cold")
+        target = self._target(level, resolve(self.plan, self.ref, self.clients))
+        found = search_goodput(
+            target,
+            workload,
+            slo,
+            search,
+            out_dir=folder,
+            salt=f"{self.plan.run.owner}:{self.attempt}",
+            session=self.clients.session,
+            on_probe=lambda probe: self.log.info("search %s: %s", workload.name, probe),
+        )
+        self.log.info("search %s: %s", workload.name, sentence(found, search))
+        content = found_json(found, search, slo)
+        path = f"{self.plan.run.path}/search/{workload.name}.json"
+        self.store.objects.put(path, json.dumps(content, indent=1).encode())
+        return content
 
     def launch(self, level: Level, place: Place) -> str:
         """Start the load's Job; return its name.
@@ -167,6 +196,9 @@ class Measuring:
             usd_per_million_good_tokens=usd_per_million(plan.hourly_price, good),
             extension=outcome.extension,
         )
+        if outcome.metrics_path is not None:
+            path = f"{plan.run.path}/metrics/{result.result_id}.parquet"
+            self.store.objects.put_file(path, outcome.metrics_path)
         kept: BenchmarkResult = self.store.put_result(result, outcome.requests_path)
         self.log.info(
             "measured %s: %d ok, %d failed, TTFT p50 %s ms, %.1f tokens/s, %s",
@@ -233,6 +265,7 @@ class Measuring:
 
     def _orders(self, level: Level, place: Place, target: Target) -> Iterator[Order]:
         from include.catalog.specs import LoadPods
+        from include.endpoint.metricspages import metrics_pages
         from include.loadtest.kubernetes_job import ForeignRun, Order, orders_for
         from include.loadtest.planning import make_jobs
 
@@ -252,7 +285,7 @@ class Measuring:
             salt=f"{self.plan.run.owner}:{level.load.label}:{self.attempt}", arm=level.arm, workers=1,
         )[0]  # fmt: skip
         ready = (self.plan.cluster.load_pods or LoadPods(image=place.image)).ready_seconds
-        yield from orders_for(common, place.pods, ready)
+        yield from orders_for(common, place.pods, ready, metrics_pages(self.plan, self.ref, self.clients))
 
     def _results_uri(self, job: str) -> str:
         base = self.plan.cluster.results_uri.rstrip("/")

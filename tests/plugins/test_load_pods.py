@@ -201,6 +201,30 @@ def test_a_load_too_large_for_the_worker_comes_from_pods(stack: Stack, endpoint:
     assert (outcome.state, outcome.data) == ("success", {"results": ids})
 
 
+def test_metrics_come_from_the_endpoints_pods_and_the_gpus_of_their_nodes_only(
+    stack: Stack, endpoint: EndpointRef, results: Path, model_server: ReferenceServer
+) -> None:
+    from hyperpod.hooks.hyperpod import HyperPodHook
+    from include.endpoint.metricspages import metrics_pages
+
+    for node in (SERVING, FREE):
+        meta = {"name": f"dcgm-{node}", "namespace": "default", "labels": {"app": "nvidia-dcgm-exporter"}}
+        container = {"name": "c", "image": "hyperpod.local/echo:1"}
+        spec = {"containers": [container], "nodeSelector": {"kubernetes.io/hostname": node}}
+        stack.send("POST", "api/v1/namespaces/default/pods", {"metadata": meta, "spec": spec})
+    path = "api/v1/namespaces/default/pods/dcgm-"
+    for node in (SERVING, FREE):
+        wait_for("the exporter has an address", lambda at=path + node: stack.get(at)["status"].get("podIP"))
+    case = Case(stack, endpoint, results, "metrics")
+    clients = HyperPodHook(case.plan.cluster).clients()
+    own, gpus = metrics_pages(case.plan, endpoint, clients)
+    assert own == f"http://127.0.0.1:{model_server.port}/metrics"
+    address = stack.get(path + SERVING)["status"]["podIP"]
+    assert gpus == f"http://{address}:9400/metrics"
+    away = case.plan.model_copy(update={"cluster": case.plan.cluster.model_copy(update={"invocation": "alb"})})
+    assert metrics_pages(away, endpoint, clients) == ()
+
+
 def test_pods_that_find_no_node_fail_the_task_with_the_schedulers_reason(
     stack: Stack, endpoint: EndpointRef, results: Path
 ) -> None:

@@ -73,6 +73,8 @@ class BenchmarkEndpointOperator(StageOperator):
             name = f"bench-{bench.ref.name}"[:63]
             with EndpointLease(bench.clients, bench.ref.namespace, name, holder, seconds) as lease:
                 results, waiting = self._levels(bench, lease, work, measured, waited, event)
+                if waiting is None:
+                    self._searches(bench, work)
             if waiting is None:
                 work.work_seconds = sum((item.ended_at - item.started_at).total_seconds() for item in results)
                 _raise_failures(results)
@@ -123,6 +125,18 @@ class BenchmarkEndpointOperator(StageOperator):
                     results.append(bench.keep(level, outcome, lease.lease_id, exclusive=not lease.lost))
             work.data = {"results": [item.result_id for item in results]}
         return results, None
+
+    def _searches(self, bench: Measuring, work: StageWork) -> None:
+        """After the levels, under the same lease: a search takes the endpoint beyond what it can do."""
+        from include.endpoint.budget import check_budget
+
+        for workload in bench.plan.workloads:
+            if workload.search is not None:
+                check_budget(bench.plan, bench.ref, dt.datetime.now(dt.UTC))
+                with tempfile.TemporaryDirectory(prefix="hyperpod-search-") as folder:
+                    found = bench.search(workload, Path(folder))
+                keep = {name: found[name] for name in ("by", "highest_met", "lowest_missed", "resolved", "stop")}
+                work.data = work.data | {"search": work.data.get("search", {}) | {workload.name: keep}}
 
     def _collected(
         self, bench: Measuring, lease: EndpointLease, level: Level, waited: Waiting, event: dict[str, Any]

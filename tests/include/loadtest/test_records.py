@@ -14,18 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.catalog.specs import LoadSpec, PromptSpec, Slo, WorkloadSpec
+from include.catalog.specs import PromptSpec, Slo
 from include.errors import ConfigurationError, IntegrityError
-from include.loadtest.api import Target, load_records, summarise
+from include.loadtest.api import load_records, summarise
 from include.loadtest.datasets import to_entry, write_dataset, write_trace
 from include.loadtest.engine.prompts import Entry, TraceEntry
 from include.loadtest.prometheus import Sample, parse
 from include.loadtest.records import compact, merge, read_shard, shard_table
 from include.loadtest.reference.process import ReferenceServer
 from include.loadtest.reference.script import Script
-from include.loadtest.search import Probe
 from include.loadtest.spool import META, ROW, Row, SpoolWriter, read_spool
-from include.loadtest.sweep import search_goodput
 from tests.include.loadtest.conftest import Run, runner
 
 
@@ -227,23 +225,6 @@ def test_server_metrics_are_kept_on_the_same_clock_and_counts_compared(server: R
     from include.loadtest.api import judge
 
     assert any("CONTAMINATED" in reason for reason in judge(records, server_side_requests=3).reasons)
-
-
-def test_a_search_on_a_live_server_finds_its_capacity(server: ReferenceServer, tmp_path: Path) -> None:
-    server.play(Script(ttft_ms=10, itl_ms=1, slots=2))  # 17 ms each, two at a time: 117 per second
-    probes: list[Probe] = []
-    found = search_goodput(
-        Target(base_url=server.url),
-        WorkloadSpec(
-            name="w", prompts=(PromptSpec(output_tokens=8),), loads=(LoadSpec(mode="open", rate=1),), warmup_requests=0
-        ),
-        Slo(ttft_ms=400),
-        by="rate", start=30, limit=960, duration_s=2.0, out_dir=tmp_path, salt="s", precision=0.5, max_probes=8,
-        on_probe=probes.append,
-    )  # fmt: skip
-    assert found.highest_met is None or found.highest_met <= 240
-    assert all(probe.good < probe.total for probe in probes if probe.level >= 480)
-    assert len(probes) == len(found.probes)
 
 
 def test_command_line(server: ReferenceServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from include.catalog.specs import LoadSpec, PromptSpec, WorkloadSpec
+from include.loadtest.api import Target, run_load
 from include.local.kubeaccess import KubeAccess
+from include.local.s3 import ACCESS_KEY, REGION, SECRET_KEY
 from include.local.supervisor import LocalHyperPod
 from include.local.weights import smollm2
 from tests.include.local.hyperpod.conftest import Client, until
@@ -85,6 +90,46 @@ def test_a_response_stream_is_the_models_own_stream(runtime: Any, endpoint: str)
     assert len(parts) > 1
     assert lines[-1] == b"data: [DONE]"
     assert all(json.loads(line.removeprefix(b"data: ")) for line in lines[:-1])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("body_format", ["openai-chat", "djl"])
+def test_the_load_engine_measures_through_the_gateway(
+    hyperpod: LocalHyperPod, runtime: Any, endpoint: str, tmp_path: Path, stream: bool, body_format: str
+) -> None:
+    """Signed requests, whole and as an event stream, in the shapes of OpenAI and of DJL."""
+    session = boto3.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION)
+    target = Target(
+        base_url=hyperpod.layout.url("aws"), model="smol", protocol="sagemaker", endpoint_name=endpoint, region=REGION,
+        stream=stream, body_format=body_format,
+    )  # fmt: skip
+    check(target, tmp_path, session=session)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "stream"),
+    [("openai-chat", True), ("openai-completions", True), ("openai-completions", False), ("invocations", True)],
+)
+def test_the_load_engine_measures_the_model_server_itself(
+    hyperpod: LocalHyperPod, endpoint: str, tmp_path: Path, protocol: str, stream: bool
+) -> None:
+    kube = KubeAccess.read(hyperpod.layout.kubeconfig)
+    found = kube.call("GET", "api/v1/namespaces/default/endpoints/invoke-routing-service")["subsets"][0]
+    url = f"http://{found['addresses'][0]['ip']}:{found['ports'][0]['port']}"
+    check(Target(base_url=url, model="smol", protocol=protocol, stream=stream), tmp_path)
+
+
+def check(target: Target, folder: Path, **more: Any) -> None:
+    load = LoadSpec(mode="closed", concurrency=2, requests=4)
+    workload = WorkloadSpec(
+        name="w", prompts=(PromptSpec(input_tokens=16, output_tokens=6),), loads=(load,), warmup_requests=1
+    )
+    outcome = run_load(target, workload, load, out_dir=folder, salt="gateway", **more)
+    found = outcome.statistics
+    assert (found.requests_ok, found.failures) == (4, {})
+    if target.body_format != "djl":  # its answers state no number of tokens here
+        assert found.output_tokens == 24
+    assert found.ttft_ms.count == (4 if target.stream else 0)
 
 
 def test_the_models_refusal_is_a_model_error(runtime: Any, endpoint: str) -> None:

@@ -1,0 +1,179 @@
+"""Client and server on one axis: what the generators saw and what the server said of itself, bin by bin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from include.catalog.specs import JsonObject
+from include.loadtest.latencies import latencies
+from include.loadtest.records import Records
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+MOST_BINS = 120
+# What servers call the same thing; the first that a page has is taken. Gauges are averaged over a bin.
+GAUGES = {
+    "running": (
+        "vllm:num_requests_running",
+        "sglang:num_running_reqs",
+        "llamacpp:requests_processing",
+        "tgi_batch_current_size",
+        "model_concurrent_requests",
+    ),
+    "waiting": (
+        "vllm:num_requests_waiting",
+        "sglang:num_queue_reqs",
+        "llamacpp:requests_deferred",
+        "tgi_queue_size",
+    ),
+    "kv_usage": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "sglang:token_usage"),
+    "gpu_usage": ("DCGM_FI_DEV_GPU_UTIL",),
+    "gpu_watts": ("DCGM_FI_DEV_POWER_USAGE",),
+}
+# Pairs of counters whose growth is divided; the unit in which the quotient is given.
+RATIOS = {
+    "ttft_ms": (
+        ("vllm:time_to_first_token_seconds_sum", "vllm:time_to_first_token_seconds_count", 1e3),
+        ("sglang:time_to_first_token_seconds_sum", "sglang:time_to_first_token_seconds_count", 1e3),
+        ("model_time_to_first_token_seconds_sum", "model_time_to_first_token_seconds_count", 1e3),
+    ),
+    "prefix_hits": (("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total", 1.0),),
+}
+
+
+def timeline(records: Records, metrics: Path | None = None) -> JsonObject:
+    """Return ``{"seconds": [...], "client": {...}, "server": {...}}``; ``None`` where a bin has no value.
+
+    Seconds are the middles of the bins, counted from the first scheduled request. Client: requests in flight (mean),
+    requests/s answered, median TTFT from the send (ms). Server: what its Prometheus pages have of ``GAUGES`` and
+    ``RATIOS``; gauges of several pods are summed.
+
+    :param metrics: ``server-metrics.parquet`` of the same run.
+    """
+    import numpy as np
+
+    measured = records.phase("measure")
+    end = measured.times("end_ns")
+    if not len(end) or np.isnan(end).all():
+        return {}
+    span = float(np.nanmax(end))
+    edges = np.linspace(0.0, max(span, 1e-3), min(MOST_BINS, max(1, round(span))) + 1)
+    return {
+        "seconds": _rounded((edges[:-1] + edges[1:]) / 2),
+        "client": _client(measured, edges),
+        "server": _server(metrics, measured.origin_ns, edges) if metrics is not None and metrics.exists() else {},
+    }
+
+
+def _client(measured: Records, edges: Floats) -> JsonObject:
+    import numpy as np
+
+    sent, end = measured.times("sent_ns"), measured.times("end_ns")
+    known = ~np.isnan(sent) & ~np.isnan(end)
+    width = edges[1] - edges[0]
+    # Requests in flight, integrated: the sum of what of each request lies before an edge.
+    lived = np.array([np.clip(edge - sent[known], 0, end[known] - sent[known]).sum() for edge in edges])
+    answered, _ = np.histogram(end[measured.succeeded()], edges)
+    return {
+        "in_flight": _rounded(np.diff(lived) / width),
+        "requests_per_s": _rounded(answered / width),
+        "ttft_ms": _medians(measured.times("first_token_ns"), latencies(measured).ttft_sent, edges),
+    }
+
+
+def _medians(at: Floats, values: Floats, edges: Floats) -> list[float | None]:
+    import numpy as np
+
+    place = np.digitize(at, edges) - 1
+    found = []
+    for bin_ in range(len(edges) - 1):
+        chosen = values[(place == bin_) & ~np.isnan(values)]
+        found.append(float(np.median(chosen)) if len(chosen) else np.nan)
+    return _rounded(np.array(found))
+
+
+def _server(metrics: Path, origin_ns: int, edges: Floats) -> JsonObject:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(metrics, columns=["unix_ns", "name", "value"])
+    series: dict[str, dict[int, float]] = {}
+    for at, name, value in zip(*(table[column].to_pylist() for column in table.column_names), strict=True):
+        rounds = series.setdefault(name, {})
+        rounds[at] = rounds.get(at, 0.0) + value
+    found: JsonObject = {}
+    for name, candidates in GAUGES.items():
+        chosen = next((series[candidate] for candidate in candidates if candidate in series), None)
+        if chosen is not None:
+            found[name] = _mean(chosen, origin_ns, edges)
+    for name, pairs in RATIOS.items():
+        pair = next((pair for pair in pairs if pair[0] in series and pair[1] in series), None)
+        if pair is not None:
+            found[name] = _quotient(series[pair[0]], series[pair[1]], pair[2], origin_ns, edges)
+    return found
+
+
+def _mean(samples: dict[int, float], origin_ns: int, edges: Floats) -> list[float | None]:
+    import numpy as np
+
+    at = (np.array(sorted(samples)) - origin_ns) / 1e9
+    values = np.array([samples[key] for key in sorted(samples)])
+    total, _ = np.histogram(at, edges, weights=values)
+    count, _ = np.histogram(at, edges)
+    with np.errstate(invalid="ignore"):
+        return _rounded(total / np.where(count, count, np.nan))
+
+
+def _quotient(
+    top: dict[int, float], bottom: dict[int, float], unit: float, origin_ns: int, edges: Floats
+) -> list[float | None]:
+    """Divide the growth of two counters between the edges of each bin."""
+    import numpy as np
+
+    grown = []
+    for samples in (top, bottom):
+        at = (np.array(sorted(samples)) - origin_ns) / 1e9
+        grown.append(np.diff(np.interp(edges, at, [samples[key] for key in sorted(samples)])))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _rounded(np.where(grown[1] > 0, grown[0] / grown[1] * unit, np.nan))
+
+
+def _rounded(values: Floats) -> list[float | None]:
+    import numpy as np
+
+    return [None if np.isnan(value) else round(float(value), 4) for value in values]
+
+
+def draw(found: JsonObject) -> str:
+    """Return an HTML page with the plots: requests, then times to first token, client and server on one axis."""
+    from include.results.svg import Line, plot
+
+    if not found:
+        return "<!doctype html><title>Timeline</title><p>no request was answered"
+    client, server = found["client"], found["server"]
+    plots = [
+        ("Requests under way", "requests", {
+            "client: in flight": client["in_flight"], "server: running": server.get("running"),
+            "server: waiting": server.get("waiting"),
+        }),
+        ("Time to first token", "ms", {"client: median": client["ttft_ms"], "server: mean": server.get("ttft_ms")}),
+        ("Shares", "share", {
+            "KV cache in use": server.get("kv_usage"), "prefix hits": server.get("prefix_hits"),
+        }),
+        ("GPU", "% and W", {"use": server.get("gpu_usage"), "power": server.get("gpu_watts")}),
+    ]  # fmt: skip
+    drawn = []
+    for title, unit, series in plots:
+        lines = [Line(name, _points(found["seconds"], values)) for name, values in series.items() if values]
+        if any(line.points for line in lines):
+            drawn.append(plot(title, "seconds from the first request", unit, lines, dots=False))
+    style = ":root{--c1:#2563eb;--c2:#c2410c;--c3:#15803d}svg{max-width:720px;display:block}.g{stroke:#8884}"
+    style += "text{font:11px sans-serif;fill:currentColor}"
+    return f"<!doctype html><meta charset=utf-8><title>Timeline</title><style>{style}</style>{''.join(drawn)}"
+
+
+def _points(seconds: list[float], values: list[float | None]) -> tuple[tuple[float, float], ...]:
+    return tuple((x, y) for x, y in zip(seconds, values, strict=True) if y is not None)
