@@ -130,7 +130,7 @@ class FsxDelivery(Spec):
     max_seconds: int = Field(6 * 3600, gt=0)
 
 
-EngineName = Literal["ours", "vllm-bench", "guidellm", "aiperf", "inference-perf"]
+EngineName = Literal["ours", "vllm-bench", "guidellm", "aiperf", "inference-perf", "sagemaker-benchmark"]
 
 
 class LoadPods(Spec):
@@ -154,6 +154,8 @@ class LoadEngine(Spec):
     image: str | None = Field(None, description="Runs python -m include.loadtest, and has the engine in its venv.")
     tokenizer: str = Field("", description="Name or folder that the engine is told; empty: the served model.")
     timeout_seconds: int = Field(3600, gt=0)
+    role_arn: str | None = Field(None, description="sagemaker-benchmark: the role that SageMaker runs the job with.")
+    parameters: JsonObject = Field(default_factory=dict, description="sagemaker-benchmark: more, in its own terms.")
 
 
 class ClusterSpec(Spec):

@@ -19,17 +19,25 @@ class Place:
     :param pods: 0: processes of the worker.
     :param image: of the pods.
     :param install: another project's engine; ``None``: ours.
+    :param managed: SageMaker runs it.
     """
 
     engine: str
     pods: int
     image: str = ""
     install: LoadEngine | None = None
+    managed: bool = False
 
     @property
     def text(self) -> str:
         """For a log."""
-        return f"{self.engine}, {f'{self.pods} pods' if self.pods else 'in the worker'}"
+        where = "by SageMaker" if self.managed else f"{self.pods} pods" if self.pods else "in the worker"
+        return f"{self.engine}, {where}"
+
+    @property
+    def away(self) -> bool:
+        """True when the task can wait for it in the triggerer."""
+        return self.managed or self.pods > 0
 
 
 def place_of(workload: WorkloadSpec, load: LoadSpec, cluster: ClusterSpec) -> Place:
@@ -65,9 +73,20 @@ def places(workloads: tuple[WorkloadSpec, ...], cluster: ClusterSpec) -> Iterato
 
 
 def _foreign(workload: WorkloadSpec, cluster: ClusterSpec) -> Place:
+    from include.loadtest.foreign import sagemaker_jobs
     from include.loadtest.foreign.base import only_prompt, requests_of
 
     install = cluster.load_engines.get(workload.engine)
+    if workload.engine == sagemaker_jobs.NAME:
+        if install is None or not install.role_arn or not cluster.results_uri.startswith("s3://"):
+            raise ConfigurationError(
+                "EngineNotInstalled",
+                f"workload {workload.name} wants {workload.engine}, which needs a role and results in S3",
+                fix=f"Set load_engines.{workload.engine}.role_arn and an s3:// results_uri in the cluster's file.",
+            )
+        for load in workload.loads:
+            sagemaker_jobs.parameters_of(workload, load, install.parameters)
+        return Place(workload.engine, 0, install=install, managed=True)
     if install is None or not (install.venv or install.image):
         raise ConfigurationError(
             "EngineNotInstalled",

@@ -130,38 +130,68 @@ class Measuring:
         return content
 
     def launch(self, level: Level, place: Place) -> str:
-        """Start the load's Job; return its name.
+        """Start the load's Job, of the cluster or of SageMaker; return its name.
 
-        :raises ConfigurationError: pods cannot do this load as it is.
+        :raises ConfigurationError: pods cannot do this load as it is, or SageMaker does not know the endpoint.
         """
         from include.endpoint.invocation import resolve
         from include.loadtest.podrun import start
 
+        if place.managed:
+            return self._launch_managed(level, place)
         way = self.plan.cluster.load_pods.invocation if self.plan.cluster.load_pods else None
         target = self._target(level, resolve(self.plan, self.ref, self.clients, way))
         job = self._job(level, place)
         start(self.clients.kube, job, list(self._orders(level, place, target)))
         return job.name
 
-    def collect(self, level: Level, place: Place, job: str, started: dt.datetime, folder: Path) -> LoadOutcome:
-        """Merge what the pods left.
+    def _launch_managed(self, level: Level, place: Place) -> str:
+        from include.errors import ConfigurationError
+        from include.loadtest.foreign import sagemaker_jobs
 
-        :raises PipelineError: a pod left nothing.
+        install, name, endpoint = place.install, self._job_name(level), self.ref.sagemaker_endpoint
+        if endpoint is None or install is None or install.role_arn is None:
+            raise ConfigurationError(
+                "NotRegistered",
+                f"SageMaker runs benchmarks on endpoints of its own only, {self.ref.name} has none",
+                fix="set deployment.sagemaker_endpoint to true, or use another engine",
+            )
+        parameters = sagemaker_jobs.parameters_of(level.workload, level.load, install.parameters)
+        uri = self._results_uri(name)
+        sagemaker_jobs.start(
+            self.clients.sagemaker, name, parameters, endpoint=endpoint, output_uri=uri, role_arn=install.role_arn
+        )
+        return name
+
+    def collect(self, level: Level, place: Place, job: str, started: dt.datetime, folder: Path) -> LoadOutcome:
+        """Read what the Job left.
+
+        :raises PipelineError: it, or one of its pods, left nothing.
         """
         from include.loadtest.api import ServerSide, outcome_of
+        from include.loadtest.foreign import sagemaker_jobs
         from include.loadtest.pod import collect_pods, collected_metrics
+        from include.loadtest.records import write_parquet
 
-        uri = self._results_uri(job)
-        path = collect_pods(uri, place.pods, folder, session=self.session)
-        server = ServerSide(summary=collected_metrics(uri, session=self.session))
+        uri, server = self._results_uri(job), ServerSide()
+        if place.managed:
+            table = sagemaker_jobs.collect(uri, folder, session=self.session)
+            path = write_parquet(table, folder / "requests.parquet")
+        else:
+            path = collect_pods(uri, place.pods, folder, session=self.session)
+            server = ServerSide(summary=collected_metrics(uri, session=self.session))
         wall = (dt.datetime.now(dt.UTC) - started).total_seconds()
         return outcome_of(path, merged_slo(self.plan, level.workload), started, wall, server)
 
-    def remove(self, job: str) -> None:
+    def remove(self, place: Place, job: str) -> None:
         """Take a load Job away."""
+        from include.loadtest.foreign import sagemaker_jobs
         from include.loadtest.podrun import remove
 
-        remove(self.clients.kube, self.ref.namespace, job)
+        if place.managed:
+            sagemaker_jobs.remove(self.clients.sagemaker, job)
+        else:
+            remove(self.clients.kube, self.ref.namespace, job)
 
     def keep(self, level: Level, outcome: LoadOutcome, lease_id: str, *, exclusive: bool) -> BenchmarkResult:
         """Write the level's result with its requests; an invalid one under a name of this try."""
@@ -241,16 +271,16 @@ class Measuring:
 
         plan, ref, kind = self.plan, self.ref, ENDPOINT_KINDS[self.ref.kind]
         pods = plan.cluster.load_pods or LoadPods(image=place.image)
-        mark = hashlib.sha256(f"{level.result_id(plan)}|{self.attempt}".encode()).hexdigest()[:12]
+        name = self._job_name(level)
         bound = level.load.duration_s or 0.0
         engine = place.install.timeout_seconds if place.install else 3600
         deadline = pods.ready_seconds + bound + 2 * level.workload.request_timeout_s + engine
         return LoadJob(
-            name=f"load-{mark}",
+            name=name,
             namespace=ref.namespace,
             image=place.image,
             pods=place.pods,
-            results_uri=self._results_uri(f"load-{mark}"),
+            results_uri=self._results_uri(name),
             serving={"app": ref.name},
             deadline_s=int(deadline),
             labels={names.MANAGED_BY: names.MANAGER, "app.kubernetes.io/component": "load"},
@@ -286,6 +316,11 @@ class Measuring:
         )[0]  # fmt: skip
         ready = (self.plan.cluster.load_pods or LoadPods(image=place.image)).ready_seconds
         yield from orders_for(common, place.pods, ready, metrics_pages(self.plan, self.ref, self.clients))
+
+    def _job_name(self, level: Level) -> str:
+        """No two tries of a level share a Job or its folder."""
+        mark = hashlib.sha256(f"{level.result_id(self.plan)}|{self.attempt}".encode())
+        return f"load-{mark.hexdigest()[:12]}"
 
     def _results_uri(self, job: str) -> str:
         base = self.plan.cluster.results_uri.rstrip("/")

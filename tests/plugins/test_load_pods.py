@@ -6,10 +6,12 @@ import asyncio
 import datetime as dt
 import json
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -32,6 +34,7 @@ from tests.include.local.stack import Stack, wait_for
 
 NAME, SERVING, FREE = "pods-20261123-0badcafe", "node-serving", "node-free"
 IMAGE = "hyperpod.local/loadtest:1"
+DATA = Path(__file__).parents[1] / "include" / "loadtest" / "data" / "aiperf.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,7 @@ class Case:
     """One run of the benchmark task."""
 
     def __init__(
-        self, stack: Stack, ref: EndpointRef, results: Path, run_id: str, engine: str = "ours", **cluster: Any
+        self, stack: Stack, ref: EndpointRef, results: Path | str, run_id: str, engine: str = "ours", **cluster: Any
     ) -> None:
         self.run = RunIdentity(dag_id="release_model", run_id=run_id, started_at=dt.datetime.now(dt.UTC))
         given = {
@@ -101,6 +104,8 @@ class Case:
             "invocation": "endpoints",
         }
         load = LoadSpec(mode="open", rate=40, arrivals="constant", duration_s=1.5, workers=2)
+        if engine == "sagemaker-benchmark":
+            load = LoadSpec(mode="closed", concurrency=2, requests=3)
         workload = WorkloadSpec(
             name="w", prompts=(PromptSpec(output_tokens=4),), loads=(load,), warmup_requests=2, request_timeout_s=20,
             engine=engine,
@@ -242,12 +247,11 @@ def test_pods_that_find_no_node_fail_the_task_with_the_schedulers_reason(
 def test_another_projects_engine_runs_behind_the_same_operator(
     stack: Stack, endpoint: EndpointRef, results: Path, tmp_path: Path
 ) -> None:
-    data = Path(__file__).parents[1] / "include" / "loadtest" / "data" / "aiperf.jsonl"
     program = tmp_path / "venv" / "bin" / "aiperf"
     program.parent.mkdir(parents=True)
     program.write_text(
         f"#!{sys.executable}\nimport shutil, sys\n"
-        f"shutil.copy({str(data)!r}, sys.argv[sys.argv.index('--artifact-dir') + 1] + '/profile_export.jsonl')\n"
+        f"shutil.copy({str(DATA)!r}, sys.argv[sys.argv.index('--artifact-dir') + 1] + '/profile_export.jsonl')\n"
     )
     program.chmod(0o755)
     engines = {"aiperf": {"venv": str(program.parents[1]), "tokenizer": "t"}}
@@ -263,6 +267,60 @@ def test_another_projects_engine_runs_behind_the_same_operator(
     assert found.statistics == here.result().statistics
     ours = pod.plan.workloads[0].model_copy(update={"engine": "ours"})
     assert found.workload_digest != digest(ours.content)  # its history is never compared with ours
+
+
+class Managed(BaseHTTPRequestHandler):
+    """SageMaker's part of a benchmark job: it "runs" as soon as it is asked for a second time."""
+
+    calls: ClassVar[list[tuple[str, dict[str, Any]]]] = []
+
+    def do_POST(self) -> None:
+        action = self.headers["X-Amz-Target"].partition(".")[2]
+        given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        asked = sum(name == action for name, _ in self.calls)
+        self.calls.append((action, given))
+        answer: dict[str, Any] = {"AIBenchmarkJobArn": "arn:aws:sagemaker:us-west-2:123456789012:ai-benchmark-job/x"}
+        if action == "DescribeAIBenchmarkJob":
+            if asked:
+                (uri,) = (g["OutputConfig"]["S3OutputLocation"] for n, g in self.calls if n == "CreateAIBenchmarkJob")
+                Objects.open(uri).put("x/profile_export.jsonl", DATA.read_bytes())
+            answer |= {"AIBenchmarkJobStatus": "Completed" if asked else "InProgress"}
+        elif action.endswith("WorkloadConfig"):
+            answer = {"AIWorkloadConfigArn": "arn:aws:sagemaker:us-west-2:123456789012:ai-workload-config/x"}
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+def test_sagemakers_own_benchmark_jobs_run_behind_the_same_operator(
+    stack: Stack, endpoint: EndpointRef, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import boto3
+
+    boto3.client("s3").create_bucket(Bucket="managed", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+    monkeypatch.setenv("HYPERPOD_RESULTS_URI", "s3://managed/results")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Managed) as service:
+        threading.Thread(target=service.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER", f"http://127.0.0.1:{service.server_port}")
+        engines = {"sagemaker-benchmark": {"role_arn": "arn:aws:iam::123456789012:role/bench"}}
+        ref = endpoint.model_copy(update={"sagemaker_endpoint": "registered"})
+        place = "s3://managed/results"
+        case = Case(stack, ref, place, "managed", "sagemaker-benchmark", load_engines=engines)
+        deferred = case.defer()
+        case.resume(deferred, case.fire(deferred))
+        service.shutdown()
+    found = case.result()
+    assert (found.statistics.requests_ok, found.provenance.harness_version) == (3, "aiperf")
+    calls = dict(Managed.calls)
+    asked = json.loads(calls["CreateAIWorkloadConfig"]["AIWorkloadConfigs"]["WorkloadSpec"]["Inline"])
+    assert asked["benchmark"] == {"type": "aiperf"}
+    assert (asked["parameters"]["concurrency"], asked["parameters"]["output_tokens_mean"]) == (2, 4)
+    assert calls["CreateAIBenchmarkJob"]["BenchmarkTarget"] == {"Endpoint": {"Identifier": "registered"}}
+    assert {"DeleteAIBenchmarkJob", "DeleteAIWorkloadConfig"} <= calls.keys()
 
 
 def test_a_load_whose_endpoint_was_taken_meanwhile_is_kept_and_never_ranked(

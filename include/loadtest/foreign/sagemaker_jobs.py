@@ -1,20 +1,28 @@
-"""SageMaker AI benchmark jobs: AIPerf as a managed service, for endpoints that SageMaker knows by name."""
+"""SageMaker AI benchmark jobs: AIPerf as a managed service, for endpoints that SageMaker knows by name.
+
+Parameters as in the SageMaker developer guide, "Set up a workload configuration for generative AI inference
+recommendations"; the service's API model leaves them open.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from include.catalog.specs import JsonObject
-from include.errors import FailureClass, PipelineError
+from include.catalog.specs import JsonObject, LoadSpec, WorkloadSpec
+from include.errors import ConfigurationError, FailureClass, PipelineError
 from include.loadtest.foreign.aiperf import AiPerf
+from include.loadtest.foreign.base import only_prompt
 from include.objects import Objects
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+NAME = "sagemaker-benchmark"
 RUNNING = frozenset({"InProgress", "Stopping"})
 _UNSAFE = re.compile(r"[^A-Za-z0-9-]+")
 
@@ -24,15 +32,38 @@ def job_name(text: str) -> str:
     return _UNSAFE.sub("-", text).strip("-")[:63].rstrip("-")
 
 
+def parameters_of(workload: WorkloadSpec, load: LoadSpec, more: JsonObject) -> JsonObject:
+    """Return a load level in the service's terms.
+
+    :param more: further parameters, which win.
+    :raises ConfigurationError: an open loop, or more than one synthetic prompt kind.
+    """
+    prompt = only_prompt(workload, NAME)
+    if load.mode != "closed":
+        raise ConfigurationError(
+            "NotForThisEngine",
+            f"{NAME} is driven by concurrency, load {load.label} is an open loop",
+            fix="Give the level a concurrency, or use another engine.",
+        )
+    return {
+        "prompt_input_tokens_mean": prompt.input_tokens,
+        "prompt_input_tokens_stddev": prompt.input_tokens_stddev,
+        "output_tokens_mean": prompt.output_tokens,
+        "output_tokens_stddev": prompt.output_tokens_stddev,
+        "concurrency": load.concurrency,
+        "streaming": workload.stream,
+    } | more
+
+
 def workload_config(name: str, parameters: JsonObject) -> JsonObject:
     """Return the parameters of ``create_ai_workload_config``.
 
-    :param parameters: the benchmark's, in the service's own terms; it takes them as one JSON text whose fields its API
-        model leaves open, so they are passed on as given.
+    :param parameters: the benchmark's, in the service's own terms.
     """
+    content = {"benchmark": {"type": "aiperf"}, "parameters": parameters}
     return {
         "AIWorkloadConfigName": job_name(name),
-        "AIWorkloadConfigs": {"WorkloadSpec": {"Inline": json.dumps(parameters)}},
+        "AIWorkloadConfigs": {"WorkloadSpec": {"Inline": json.dumps(content)}},
     }
 
 
@@ -48,6 +79,41 @@ def benchmark_job(
         "RoleArn": role_arn,
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
     }
+
+
+def start(client: Any, name: str, parameters: JsonObject, *, endpoint: str, output_uri: str, role_arn: str) -> None:
+    """Create configuration and job; those that an earlier moment of the same try made are kept."""
+    config = workload_config(name, parameters)
+    with _kept(client):
+        client.create_ai_workload_config(**config)
+    with _kept(client):
+        job = benchmark_job(
+            name, config_name=config["AIWorkloadConfigName"], endpoint=endpoint, output_uri=output_uri,
+            role_arn=role_arn, tags={"CreatedBy": "hyperpod-inference-pipelines"},
+        )  # fmt: skip
+        client.create_ai_benchmark_job(**job)
+
+
+def remove(client: Any, name: str) -> None:
+    """Stop a job that still runs, and delete job and configuration; what the service will not delete now is left."""
+    from botocore.exceptions import ClientError
+
+    calls = (
+        (client.stop_ai_benchmark_job, {"AIBenchmarkJobName": job_name(name)}),
+        (client.delete_ai_benchmark_job, {"AIBenchmarkJobName": job_name(name)}),
+        (client.delete_ai_workload_config, {"AIWorkloadConfigName": job_name(name)}),
+    )
+    for call, arguments in calls:
+        with contextlib.suppress(ClientError):
+            call(**arguments)
+
+
+@contextlib.contextmanager
+def _kept(client: Any) -> Iterator[None]:
+    try:
+        yield
+    except client.exceptions.ResourceInUse:
+        return
 
 
 def finished(description: dict[str, Any]) -> bool:

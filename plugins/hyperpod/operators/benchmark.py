@@ -39,6 +39,7 @@ class Waiting:
     job: str
     lease_id: str
     started: str
+    managed: bool = False
 
 
 class BenchmarkEndpointOperator(StageOperator):
@@ -56,7 +57,7 @@ class BenchmarkEndpointOperator(StageOperator):
         return self._go(context, [], None, None)
 
     def resume(
-        self, context: Context, event: dict[str, Any] | None, measured: list[str], waiting: dict[str, str]
+        self, context: Context, event: dict[str, Any] | None, measured: list[str], waiting: dict[str, Any]
     ) -> list[str]:
         """Take what a load Job left, then go on with the next level."""
         return self._go(context, measured, Waiting(**waiting), event or {})
@@ -69,7 +70,7 @@ class BenchmarkEndpointOperator(StageOperator):
         with self.journaled(context) as work:
             bench = self._measuring(context)
             holder = f"{bench.plan.run.owner}.{bench.attempt}"
-            seconds = HANDED_SECONDS if _any_pods(bench.plan) else LEASE_SECONDS
+            seconds = HANDED_SECONDS if _any_away(bench.plan) else LEASE_SECONDS
             name = f"bench-{bench.ref.name}"[:63]
             with EndpointLease(bench.clients, bench.ref.namespace, name, holder, seconds) as lease:
                 results, waiting = self._levels(bench, lease, work, measured, waited, event)
@@ -115,11 +116,11 @@ class BenchmarkEndpointOperator(StageOperator):
             else:
                 check_budget(plan, bench.ref, dt.datetime.now(dt.UTC))
                 self.log.info("measuring %s: %s", level.text, place.text)
-                if place.pods:
+                if place.away:
                     started = dt.datetime.now(dt.UTC).isoformat()
                     job = bench.launch(level, place)
                     lease.hand_on()
-                    return results, Waiting(result_id, job, lease.lease_id, started)
+                    return results, Waiting(result_id, job, lease.lease_id, started, place.managed)
                 with tempfile.TemporaryDirectory(prefix="hyperpod-bench-") as folder:
                     outcome = bench.here(level, place, Path(folder))
                     results.append(bench.keep(level, outcome, lease.lease_id, exclusive=not lease.lost))
@@ -145,6 +146,7 @@ class BenchmarkEndpointOperator(StageOperator):
         from include.loadtest.place import place_of
 
         exclusive = bool(event.get("exclusive")) and lease.continues(waited.lease_id) and not lease.lost
+        place = place_of(level.workload, level.load, bench.plan.cluster)
         try:
             if event.get("phase") != "complete":
                 raise PipelineError(
@@ -154,13 +156,12 @@ class BenchmarkEndpointOperator(StageOperator):
                     failure_class=FailureClass.TRANSIENT,
                     evidence=tuple(event.get("evidence") or ()),
                 )
-            place = place_of(level.workload, level.load, bench.plan.cluster)
             started = dt.datetime.fromisoformat(waited.started)
             with tempfile.TemporaryDirectory(prefix="hyperpod-bench-") as folder:
                 outcome = bench.collect(level, place, waited.job, started, Path(folder))
                 return bench.keep(level, outcome, waited.lease_id, exclusive=exclusive)
         finally:
-            bench.remove(waited.job)
+            bench.remove(place, waited.job)
 
     def _defer(self, bench: Measuring, waiting: Waiting, measured: list[str], lease: str, holder: str) -> None:
         plan = bench.plan
@@ -175,6 +176,7 @@ class BenchmarkEndpointOperator(StageOperator):
                 lease_id=waiting.lease_id,
                 lease_seconds=HANDED_SECONDS,
                 ready_seconds=pods.ready_seconds if pods else 600,
+                managed=waiting.managed,
             ),
             method_name="resume",
             kwargs={"measured": measured, "waiting": asdict(waiting)},
@@ -224,10 +226,10 @@ def _level_id(result_id: str) -> str:
     return re.sub(r"-t\d+$", "", result_id)
 
 
-def _any_pods(plan: ReleasePlan) -> bool:
+def _any_away(plan: ReleasePlan) -> bool:
     from include.loadtest.place import place_of
 
-    return any(place_of(level.workload, level.load, plan.cluster).pods for level in levels_of(plan))
+    return any(place_of(level.workload, level.load, plan.cluster).away for level in levels_of(plan))
 
 
 def _raise_failures(results: Sequence[BenchmarkResult]) -> None:

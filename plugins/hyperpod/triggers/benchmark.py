@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 if TYPE_CHECKING:
+    from include.endpoint.clients import Clients
     from include.loadtest.podrun import JobState
 
 POLL_SECONDS = 2.0
@@ -23,6 +24,7 @@ class LoadJobTrigger(BaseTrigger):
     :param job: name of the Job.
     :param lease: name of the endpoint's lease; ``holder`` has it, and ``lease_id`` names that holding.
     :param ready_seconds: how long the pods may take to start.
+    :param managed: the Job is one of SageMaker's.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class LoadJobTrigger(BaseTrigger):
         lease_id: str,
         lease_seconds: float,
         ready_seconds: float,
+        managed: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.cluster = cluster
@@ -45,11 +48,13 @@ class LoadJobTrigger(BaseTrigger):
         self.lease_id = lease_id
         self.lease_seconds = lease_seconds
         self.ready_seconds = ready_seconds
+        self.managed = managed
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and its arguments."""
         names = ("cluster", "namespace", "job", "lease", "holder", "lease_id", "lease_seconds", "ready_seconds")
-        return "hyperpod.triggers.benchmark.LoadJobTrigger", {name: getattr(self, name) for name in names}
+        arguments = {name: getattr(self, name) for name in (*names, "managed")}
+        return "hyperpod.triggers.benchmark.LoadJobTrigger", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield the one event: how the Job ended, and whether the lease was ours all the time."""
@@ -67,7 +72,7 @@ class LoadJobTrigger(BaseTrigger):
         try:
             await asyncio.to_thread(lease.__enter__)
             exclusive = lease.continues(self.lease_id)
-            state = await self._ended(clients.kube)
+            state = await self._ended(clients)
             said: dict[str, Any] = {"phase": state.phase, "reason": state.reason, "message": state.message}
             said |= {"evidence": list(state.evidence)}
         except PipelineError as error:
@@ -78,18 +83,38 @@ class LoadJobTrigger(BaseTrigger):
             said | {"lease_id": lease.lease_id, "exclusive": exclusive and not lease.lost}
         )
 
-    async def _ended(self, kube: Any) -> JobState:
+    def _observe(self, clients: Clients) -> JobState:
+        from include.loadtest.podrun import JobState, observe
+
+        if not self.managed:
+            return observe(clients.kube, self.namespace, self.job)
+        found = clients.sagemaker.describe_ai_benchmark_job(AIBenchmarkJobName=self.job)
+        status = found["AIBenchmarkJobStatus"]
+        if status in ("InProgress", "Stopping"):
+            return JobState("running", message=status)
+        if status == "Completed":
+            return JobState("complete")
+        return JobState("failed", "BenchmarkJobFailed", f"{status}: {found.get('FailureReason', 'no reason given')}")
+
+    async def _ended(self, clients: Clients) -> JobState:
+        from botocore.exceptions import BotoCoreError, ClientError
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
-        from include.loadtest.podrun import JobState, observe
+        from include.loadtest.podrun import JobState
 
         began, told, heard = time.monotonic(), "", time.monotonic()
         while True:
             try:
-                state = await asyncio.to_thread(observe, kube, self.namespace, self.job)
+                state = await asyncio.to_thread(self._observe, clients)
                 heard = time.monotonic()
-            except (ApiException, HTTPError, OSError) as error:  # the API is away; what it runs goes on
+            except (
+                ApiException,
+                HTTPError,
+                OSError,
+                BotoCoreError,
+                ClientError,
+            ) as error:  # the API is away; what it runs goes on
                 if time.monotonic() - heard > PATIENCE_SECONDS:
                     return JobState("failed", "ClusterUnreachable", f"{type(error).__name__}: {error}")
                 self.log.warning("Job %s cannot be read: %s", self.job, error)
