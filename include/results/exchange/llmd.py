@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Any
 
 from include.results.exchange.llmd_model import Parallelism, check
-from include.results.exchange.normal import JsonObject, imported, moment, percentiles, source
+from include.results.exchange.normal import JsonObject, imported, percentiles, source
 from include.results.exchange.reading import Document
 from include.results.schema import BenchmarkResult, Percentiles, Statistics
 
@@ -42,8 +42,8 @@ def read(document: Document) -> BenchmarkResult:
         return _ours(document, kept["result"])
     document.get("run.uid", str)
     document.get("scenario", dict, required=False)
-    count = int(document.number(f"{_AGGREGATE}.requests.total") or 0)
-    failures = int(document.number(f"{_AGGREGATE}.requests.failures", required=False) or 0)
+    count = document.count(f"{_AGGREGATE}.requests.total")
+    failures = document.count(f"{_AGGREGATE}.requests.failures", required=False)
     ok = count - failures
     if ok < 0:
         raise document.bad(f"{_AGGREGATE}.requests.failures", f"is {failures} of {count} requests")
@@ -66,7 +66,7 @@ def read(document: Document) -> BenchmarkResult:
         form=FORM, version=version, document=document.content, model=_model(document),
         workload=str(document.content["run"].get("eid") or load.get("source") or ""),
         load_spec=_load(document), statistics=statistics,
-        started_at=moment(str((document.content["run"].get("time") or {}).get("start", ""))),
+        started_at=document.moment("run.time.start"),
         tool=str(load.get("tool", "")) or FORM, tool_version=str(load.get("tool_version", "")),
     )  # fmt: skip
 
@@ -200,8 +200,7 @@ def _latency(document: Document, name: str, count: int) -> Percentiles:
 
 def _duration(document: Document) -> float:
     """Seconds of the run, from its two times."""
-    times = document.get("run.time", dict, required=False) or {}
-    begin, end = (moment(str(times.get(name, ""))) for name in ("start", "end"))
+    begin, end = (document.moment(f"run.time.{name}") for name in ("start", "end"))
     if begin is None or end is None:
         return 0.0
     if end < begin:

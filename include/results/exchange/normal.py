@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from typing import Any
 
 from include.canonical import digest
@@ -77,14 +76,3 @@ def percentiles(count: int, values: dict[str, float | None], *, scale: float = 1
     """Return a latency from ``mean``, ``p50`` … ``max``, each times ``scale``."""
     kept = {name: value * scale for name, value in values.items() if value is not None}
     return Percentiles(count=count, **kept) if kept else Percentiles()
-
-
-def moment(text: str) -> dt.datetime | None:
-    """Return a time as UTC; ``None`` when it is not one. ``20260331-101500`` is vLLM's way."""
-    if match := re.fullmatch(r"(\d{8})-(\d{6})", text):
-        return dt.datetime.strptime("".join(match.groups()), "%Y%m%d%H%M%S").replace(tzinfo=dt.UTC)
-    try:
-        found = dt.datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +55,22 @@ class Document:
             raise self.bad(field, f"is {type(found).__name__} {str(found)[:40]!r}")
         return found
 
+    def count(self, field: str, *, required: bool = True) -> int:
+        """Return a whole number that is not negative, 0 when it is absent and not required."""
+        found = self.number(field, required=required) or 0.0
+        if found != int(found):
+            raise self.bad(field, f"is {found}, not a whole number")
+        return int(found)
+
+    def moment(self, field: str) -> dt.datetime | None:
+        """Return a time as UTC, ``None`` when it is absent."""
+        text = self.get(field, (str, dt.datetime), required=False)
+        if text is None:
+            return None
+        if (found := moment(str(text))) is None:
+            raise self.bad(field, f"is {str(text)[:40]!r}, not a time", "write it as 2026-03-31T10:15:00Z")
+        return found
+
     def number(self, field: str, *, required: bool = True) -> float | None:
         """Return a number that is finite and not negative."""
         found = self.get(field, (int, float), required=required)
@@ -68,19 +86,32 @@ class Document:
         return [float(item) for item in found]
 
 
+def moment(text: str) -> dt.datetime | None:
+    """Return a time as UTC; ``None`` when it is not one. ``20260331-101500`` is vLLM's way."""
+    try:
+        if match := re.fullmatch(r"(\d{8})-(\d{6})", text):
+            return dt.datetime.strptime("".join(match.groups()), "%Y%m%d%H%M%S").replace(tzinfo=dt.UTC)
+        found = dt.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
+
+
 def read_document(path: Path) -> Document:
     """Read a JSON or YAML file that holds one object.
 
     :raises IntegrityError: cut short, malformed, or not an object; with the line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise refused(
             path, None, "(file)", f"is not UTF-8 at byte {error.start}", "give the JSON file itself"
         ) from error
     try:
         content = yaml.safe_load(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(content, ensure_ascii=False, default=str).encode()
     except json.JSONDecodeError as error:
         cut = "is cut short" if error.pos >= len(text.rstrip()) - 1 else f"is not JSON: {error.msg}"
         raise refused(path, error.lineno, "(file)", cut, "copy the whole file again") from error
@@ -88,6 +119,10 @@ def read_document(path: Path) -> Document:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else None
         raise refused(path, line, "(file)", "is not YAML", "copy the whole file again") from error
+    except (ValueError, RecursionError) as error:
+        # A date that does not exist, a number of thousands of digits, half a surrogate pair, a million brackets.
+        problem = f"holds a value that cannot be read: {str(error)[:80]}"
+        raise refused(path, None, "(file)", problem, "correct the file") from error
     if not isinstance(content, dict):
         raise refused(path, 1, "(file)", f"holds a {type(content).__name__}, not an object", "give the result's file")
     return Document(path, text, content)
@@ -97,7 +132,7 @@ def line_of(text: str, field: str) -> int | None:
     """Return the line of a field, or of the nearest part of its path that is there; JSON is read as YAML."""
     try:
         node = yaml.compose(text.replace("\t", " "), Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return None
     line: int | None = 1
     for part in field.split("."):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from include.errors import IntegrityError
-from include.results.exchange.normal import imported, moment, percentiles, source
-from include.results.exchange.reading import refused
+from include.results.exchange.normal import imported, percentiles, source
+from include.results.exchange.reading import moment, refused
 from include.results.schema import BenchmarkResult, Percentiles, Statistics
 
 FORM = "csv"
@@ -29,19 +30,20 @@ def read(path: Path) -> list[BenchmarkResult]:
     :raises IntegrityError: naming line and column: no header, a needed column is missing, a row is cut short, a value
         is not a number.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        for name in _NEEDED:
-            if name not in header:
-                raise refused(path, 1, name, "is not in the header", "export with the suite's 24 or 27 columns")
-        found = []
-        for cells in reader:
-            if len(cells) != len(header):
-                problem = f"the row has {len(cells)} of {len(header)} columns"
-                raise refused(path, reader.line_num, header[min(len(cells), len(header) - 1)], problem, "complete it")
-            found.append(_result(path, reader.line_num, dict(zip(header, cells, strict=True))))
-        return found
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise refused(path, line, "(row)", f"cannot be read: {error.reason}", "save it as UTF-8") from error
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        found = list(_results(path, reader))
+    except csv.Error as error:
+        raise refused(path, reader.line_num, "(row)", f"cannot be read: {error}", "correct the row") from error
+    if not found:
+        raise refused(path, 1, "(file)", "has a header and no rows", "give the file of a run that ended")
+    return found
 
 
 def write(results: Sequence[BenchmarkResult]) -> str:
@@ -53,6 +55,18 @@ def write(results: Sequence[BenchmarkResult]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
+
+
+def _results(path: Path, reader: Any) -> Iterator[BenchmarkResult]:
+    header: list[str] = next(reader, [])
+    for name in _NEEDED:
+        if name not in header:
+            raise refused(path, 1, name, "is not in the header", "export with the suite's 24 or 27 columns")
+    for cells in reader:
+        if len(cells) != len(header):
+            problem = f"the row has {len(cells)} of {len(header)} columns"
+            raise refused(path, reader.line_num, header[min(len(cells), len(header) - 1)], problem, "complete it")
+        yield _result(path, reader.line_num, dict(zip(header, cells, strict=True)))
 
 
 def _result(path: Path, line: int, row: dict[str, str]) -> BenchmarkResult:
@@ -69,6 +83,8 @@ def _result(path: Path, line: int, row: dict[str, str]) -> BenchmarkResult:
         return found
 
     ok = int(number("successful") or 0)
+    if not row["model"].strip():
+        raise refused(path, line, "model", "is empty", "name the model")
     begun = moment(row["timestamp"])
     if begun is None:
         raise _no_time(path, line, row["timestamp"])

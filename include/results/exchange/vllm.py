@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from include.results.exchange.normal import JsonObject, imported, moment, percentiles, source
+from include.results.exchange.normal import JsonObject, imported, percentiles, source
 from include.results.exchange.reading import Document
 from include.results.schema import BenchmarkResult, Percentiles, Statistics
 
@@ -19,11 +19,13 @@ def read(document: Document) -> BenchmarkResult:
 
     :raises IntegrityError: a field is missing or not what it must be; series that disagree in length.
     """
-    completed = int(document.number("completed") or 0)
+    completed = document.count("completed")
     duration = document.number("duration") or 0.0
-    failed = int(document.number("failed", required=False) or 0)
+    failed = document.count("failed", required=False)
     if completed and not duration:
         raise document.bad("duration", f"is 0 with {completed} completed requests")
+    if not (model := document.get("model_id", str).strip()):
+        raise document.bad("model_id", "is empty")
     lengths = {n: len(found) for n in _SERIES if (found := document.get(n, list, required=False)) is not None}
     if len(set(lengths.values())) > 1:
         short = min(lengths, key=lambda name: lengths[name])
@@ -39,8 +41,8 @@ def read(document: Document) -> BenchmarkResult:
         **latencies,
         requests_ok=completed,
         requests_failed=failed,
-        input_tokens=int(document.number("total_input_tokens") or 0),
-        output_tokens=int(document.number("total_output_tokens") or 0),
+        input_tokens=document.count("total_input_tokens"),
+        output_tokens=document.count("total_output_tokens"),
         output_tokens_per_s=document.number("output_throughput") or 0.0,
         requests_per_s=document.number("request_throughput") or 0.0,
         goodput_rps=document.number("request_goodput", required=False),
@@ -50,11 +52,11 @@ def read(document: Document) -> BenchmarkResult:
         form=FORM,
         version=str(document.content.get("vllm_version", "")),
         document=document.content,
-        model=str(document.get("model_id", str)),
+        model=model,
         workload=str(document.content.get("dataset_name") or document.content.get("label") or ""),
         load_spec=_load(document),
         statistics=statistics,
-        started_at=moment(str(document.content.get("date", ""))),
+        started_at=document.moment("date"),
         tool=FORM,
         provenance={"engine": str(document.content.get("backend") or document.content.get("endpoint_type") or "")},
     )

@@ -158,6 +158,9 @@ def test_per_request_files_are_summarised_and_stored(tmp_path: Path, name: str, 
         (lambda text: text.replace('"request_rate": "inf"', '"request_rate": "fast"'), 8, "request_rate"),
         (lambda text: text.replace('"ttfts": []', '"ttfts": [1], "itls": [[1], [2]]'), 10, "ttfts"),
         (lambda text: "[1]", 1, "(file)"),
+        (lambda text: text.replace('"completed": 5', '"completed": 5.5'), 4, "completed"),
+        (lambda text: text.replace('"model_id": "m"', '"model_id": " "'), 2, "model_id"),
+        (lambda text: text.replace('"ttfts"', '"date": "last week", "ttfts"'), 10, "date"),
     ],
 )
 def test_a_broken_vllm_file_is_refused_with_line_and_field(tmp_path: Path, change: Any, line: int, field: str) -> None:
@@ -204,6 +207,35 @@ def test_a_unit_that_is_not_a_latency_is_refused(tmp_path: Path) -> None:
 def test_a_broken_csv_is_refused_with_line_and_column(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(IntegrityError, match=said.replace("(", r"\(")):
         formats.read(_write(tmp_path, text, "suite.csv"))
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "said"),
+    [
+        (b"[" * 100_000, "x.json", "cannot be read"),
+        (b'{"completed": ' + b"9" * 5000 + b"}", "x.json", "cannot be read"),
+        (b'{"model_id": "\\uD800"}', "x.json", "cannot be read"),
+        (b"run: 2024-99-99", "x.yaml", "cannot be read: month must be"),
+        (b"use_case,\xff\n", "x.csv", r":1: field \(row\): cannot be read"),
+        (",".join(suite.COLUMNS).encode() + b"\n" + b"x" * 200_000, "x.csv", r":2: field \(row\): cannot be read"),
+        (",".join(suite.COLUMNS).encode() + b"\n", "x.csv", "no rows"),
+        (",".join(suite.COLUMNS).encode() + b"\n" + b",".join([b"e", b"chat", b"4", *[b"1"] * 16, b"", b"", b"", b"",
+         b"2026-03-31"]) + b"\n", "x.csv", ":2: field model: is empty"),
+    ],
+)  # fmt: skip
+def test_what_no_parser_can_read_is_refused_not_crashed_on(
+    tmp_path: Path, content: bytes, name: str, said: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match=said):
+        formats.read(path, "csv" if name.endswith("csv") else "vllm-bench")
+
+
+def test_a_byte_order_mark_as_spreadsheets_write_it_is_no_part_of_a_field(tmp_path: Path) -> None:
+    for name, form in (("a.csv", "csv"), ("a.json", "vllm-bench")):
+        path = _write(tmp_path, "\ufeff" + formats.write([result(0)], form), name)
+        assert _only(path).statistics.requests_ok == 400
 
 
 def test_a_cut_jsonl_and_an_older_guidellm_are_refused(tmp_path: Path) -> None:
