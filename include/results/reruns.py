@@ -14,7 +14,8 @@ from include.objects import Objects
 from include.results.index import Index
 from include.results.paths import safe_segment
 from include.results.schema import RERUN_DAG
-from include.results.series import METRICS, Series
+from include.results.series import METRICS, Series, figure
+from include.results.store import parse
 from include.results.verdict.confirm import Decision, decide, plan, stands
 from include.results.verdict.noise import Noise
 from include.results.verdict.paired import LEAST_PAIRS, Comparison, Pair, plan_order
@@ -101,13 +102,13 @@ class Case(Spec):
 def read_cases(objects: Objects, night: str = "") -> list[Case]:
     """Return the cases of a night, or of all."""
     paths = sorted(info.path for info in objects.list(f"{FOLDER}/{night}" if night else FOLDER))
-    return [Case.model_validate_json(data) for path in paths if (data := objects.get(path)) is not None]
+    return [parse(Case, data, path) for path in paths if (data := objects.get(path)) is not None]
 
 
 def read_case(objects: Objects, path: str) -> Case | None:
     """Return a case by its path; ``None`` when there is none there."""
     data = objects.get(path) if path.startswith(f"{FOLDER}/") and ".." not in path else None
-    return None if data is None else Case.model_validate_json(data)
+    return None if data is None else parse(Case, data, path)
 
 
 def open_cases(index: Index, made: NightVerdicts, series: Sequence[Series], limits: ConfirmationLimits) -> list[Case]:
@@ -181,7 +182,7 @@ def _new(
     suspicions = tuple(
         Suspicion(
             series=one.series, metric=one.metric, effect=one.effect, noise_cv=one.noise_cv or 0.0,
-            reference=float(series[one.series].by_night()[night][one.metric]) / (1 + one.effect),
+            reference=(figure(series[one.series].by_night()[night], one.metric) or 0.0) / (1 + one.effect),
         )
         for one in mine
         if one.effect is not None
@@ -229,7 +230,10 @@ def _after_repeat(objects: Objects, case: Case, figures: Mapping[tuple[str, str]
 def _figures(index: Index, step: Step) -> dict[tuple[str, str], float]:
     rows = index.query("SELECT * FROM results WHERE run_path = ? AND valid", [step.run_path])
     return {
-        (str(row["series"]), metric): float(row[metric]) for row in rows for metric in METRICS if row[metric]
+        (str(row["series"]), metric): value
+        for row in rows
+        for metric in METRICS
+        if (value := figure(row, metric)) is not None
     }  # fmt: skip
 
 

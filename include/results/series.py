@@ -27,6 +27,9 @@ LABELS = {
     "ttft_ms_p50": "TTFT p50, ms", "ttft_ms_p99": "TTFT p99, ms", "tpot_ms_p50": "TPOT p50, ms",
     "e2e_ms_p50": "End to end p50, ms", "output_tokens_per_s": "Output tokens/s", "goodput_rps": "Good requests/s",
 }  # fmt: skip
+# A rate that was measured as zero, when no request met the SLO. Verdicts are made of logarithms: this is as bad as it
+# gets, and no missing value.
+LEAST_RATE = 1e-6
 _COLUMNS = (
     "result_id", "series", "night", "run_path", "run_id", "dag_id", "cell", "model", "workload", "load", "arm",
     "cluster", "instance_type", "accelerators", "engine", "valid", "reasons", "slo", "endpoint_uid", "started_at",
@@ -97,9 +100,7 @@ class Series:
         return History(f"{self.id}/{metric}", values, nights, METRICS[metric], self._repeats(metric), since, pinned)
 
     def _value(self, row: Mapping[str, Any] | None, metric: str) -> float | None:
-        if row is None or not self.usable(row) or row[metric] is None:
-            return None
-        return float(row[metric])
+        return figure(row, metric) if row is not None and self.usable(row) else None
 
     def _repeats(self, metric: str) -> list[list[float]]:
         groups: dict[str, list[float]] = defaultdict(list)
@@ -120,6 +121,16 @@ class Series:
                 break
             start = night
         return start
+
+
+def figure(row: Mapping[str, Any], metric: str) -> float | None:
+    """Return a row's figure as verdicts take it: above 0, ``None`` when it was not measured."""
+    value = row[metric]
+    if value is None:
+        return None
+    if METRICS[metric] == "lower":
+        return max(float(value), LEAST_RATE)
+    return float(value) or None
 
 
 def load_series(

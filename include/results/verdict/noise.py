@@ -58,6 +58,9 @@ def learn(residuals: Floats, repeats: Sequence[Sequence[float]] = ()) -> Noise:
         return Noise(max(sigma, LEAST_SIGMA) if spare else math.nan, 0.0, float(spare))
     middle = float(np.median(residuals))
     rough = 1.4826 * float(np.median(np.abs(residuals - middle))) * (1 + 0.8 / count)
+    if rough < LEAST_SIGMA:
+        # More than half of the nights are equal, as with a coarse clock: the tenth that moves most is the noise.
+        rough = float(np.quantile(np.abs(residuals - middle), 0.9)) / 1.645
     inside = np.abs(residuals - middle) <= CLIP * max(rough, LEAST_SIGMA)
     kept = residuals[inside]
     rho = _autocorrelation(residuals, inside)
@@ -68,6 +71,11 @@ def learn(residuals: Floats, repeats: Sequence[Sequence[float]] = ()) -> Noise:
         within = sum(squares) / spare
         sigma2 = max(sigma2, within)
     return Noise(max(math.sqrt(sigma2), LEAST_SIGMA), rho, effective, float(1 - inside.mean()))
+
+
+def relative(shift: float) -> float:
+    """Return a difference of logs as a relative change; one beyond any number is the largest."""
+    return math.expm1(min(shift, 700.0))
 
 
 def variance_inflation(rho: float) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from include.errors import ConfigurationError
+from include.results.verdict.noise import relative
 
 LEAST_PAIRS = 3
 
@@ -74,7 +75,7 @@ def compare(pairs: Sequence[Pair], *, confidence: float = 0.95) -> Comparison:
         )
     if not all(math.isfinite(value) and value > 0 for pair in pairs for value in (pair.a, pair.b)):
         raise ConfigurationError("NotPositive", "a pair holds a value that is not positive", fix="leave that pair out")
-    ratio = np.log([pair.b / pair.a for pair in pairs])
+    ratio = np.array([math.log(pair.b) - math.log(pair.a) for pair in pairs])
     sign = np.array([1.0 if pair.first == "a" else -1.0 for pair in pairs])
     both = len(set(sign.tolist())) == 2 and len(pairs) > LEAST_PAIRS
     design = np.column_stack([np.ones(len(pairs)), sign]) if both else np.ones((len(pairs), 1))
@@ -87,12 +88,12 @@ def compare(pairs: Sequence[Pair], *, confidence: float = 0.95) -> Comparison:
     shift = float(fitted[0])
     return Comparison(
         pairs=len(pairs),
-        effect=math.expm1(shift),
-        low=math.expm1(shift - reach),
-        high=math.expm1(shift + reach),
+        effect=relative(shift),
+        low=relative(shift - reach),
+        high=relative(shift + reach),
         p=2 * float(stats.t.sf(abs(shift) / error, df)),
-        order_effect=math.expm1(float(fitted[1])) if both else 0.0,
-        detectable=math.expm1(reach + float(stats.t.ppf(0.8, df)) * error),
+        order_effect=relative(float(fitted[1])) if both else 0.0,
+        detectable=relative(reach + float(stats.t.ppf(0.8, df)) * error),
         confidence=confidence,
     )
 
@@ -110,12 +111,12 @@ def unpaired(a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95
     reach = float(stats.t.ppf(0.5 + confidence / 2, df)) * error
     return Comparison(
         pairs=min(len(one), len(two)),
-        effect=math.expm1(shift),
-        low=math.expm1(shift - reach),
-        high=math.expm1(shift + reach),
+        effect=relative(shift),
+        low=relative(shift - reach),
+        high=relative(shift + reach),
         p=2 * float(stats.t.sf(abs(shift) / error, df)),
         order_effect=0.0,
-        detectable=math.expm1(reach + float(stats.t.ppf(0.8, df)) * error),
+        detectable=relative(reach + float(stats.t.ppf(0.8, df)) * error),
         confidence=confidence,
     )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from include.results.verdict.noise import CLIP, LEAST_SIGMA, Noise, learn, variance_inflation
+from include.results.verdict.noise import CLIP, LEAST_SIGMA, Noise, learn, relative, variance_inflation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,7 +78,7 @@ def change_points(values: Floats) -> tuple[list[ChangePoint], Noise]:
         inflation = variance_inflation(noise.rho)
         error = noise.sigma * math.sqrt(inflation * (1 / len(before) + 1 / len(after)))
         reach = float(stats.t.ppf(0.975, max(1.0, noise.df))) * error
-        found.append(ChangePoint(start, math.expm1(shift), math.expm1(shift - reach), math.expm1(shift + reach)))
+        found.append(ChangePoint(start, relative(shift), relative(shift - reach), relative(shift + reach)))
     return found, noise
 
 

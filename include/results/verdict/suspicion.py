@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from include.results.verdict.noise import Noise, mean_variance, variance_inflation
+from include.results.verdict.noise import Noise, mean_variance, relative, variance_inflation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,7 @@ def over(recent: Floats, reference: Floats, noise: Noise, window: int, *, tries:
     df = max(1.0, noise.df)
     p = min(1.0, 2 * float(special.stdtr(df, -abs(shift) / error)) * tries)
     reach = _t(0.975, df) * error
-    return Suspicion(p, window, math.expm1(shift), math.expm1(shift - reach), math.expm1(shift + reach))
+    return Suspicion(p, window, relative(shift), relative(shift - reach), relative(shift + reach))
 
 
 def detectable(noise: Noise, reference: int, window: int, alpha: float, power: float = POWER) -> float:
@@ -74,7 +74,7 @@ def detectable(noise: Noise, reference: int, window: int, alpha: float, power: f
     df = max(1.0, noise.df)
     usable = [w for w in WINDOWS if w <= window]
     errors = [noise.sigma * math.sqrt(_variance(w, reference, noise.rho)) for w in usable]
-    return math.expm1(min(errors) * (_t(1 - alpha / 2, df) + _t(power, df)))
+    return relative(min(errors) * (_t(1 - alpha / 2, df) + _t(power, df)))
 
 
 def _variance(window: int, reference: int, rho: float) -> float:

@@ -227,3 +227,19 @@ def test_a_healthy_fleet_is_left_alone_and_steps_are_found() -> None:
     assert pages == 0
     steps = [sim.series(rng, sim.KINDS[n % 5], 0.01, 0.05, 40, 34) for n in range(40)]
     assert sum(sim.ours_step(rng, one, levels[:3], cost)[0] for one in steps) >= 34
+
+
+def test_a_coarse_clock_that_moves_a_tick_now_and_then_is_no_change() -> None:
+    ticks = [10.0, 10.0, 10.1, 10.0, 10.0] * 6
+    assert not judge([examine(History("s", [*ticks, 10.1], [f"{place:03d}" for place in range(31)]))])[0].confirm
+
+
+def test_pairs_of_any_size_have_a_finite_difference() -> None:
+    assert math.isfinite(compare([Pair(1e-300, 1e300)] * 4).effect)
+
+
+@given(st.lists(st.sampled_from([1e-6, 2.0, 2.1, None]), min_size=1, max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_a_series_that_jumps_between_nothing_and_all_gets_a_verdict(values: list[float | None]) -> None:
+    history = History("s", values, [f"{place:03d}" for place in range(len(values))], "lower")
+    assert judge([examine(history)])[0].outcome != "fail"
