@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from include.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as NativeStore
 
@@ -44,10 +46,15 @@ class Objects:
 
         :param uri: ``s3://bucket/prefix``, ``file:///folder``, or a folder (relative to the checkout).
         :param session: ``boto3.Session`` for credentials; ``None``: the ambient ones.
+        :raises ConfigurationError: another scheme, or no bucket.
         """
         from obstore.store import LocalStore, S3Store
 
         parts = urlsplit(uri)
+        if parts.scheme not in ("", "s3", "file") or (parts.scheme == "s3" and not parts.netloc):
+            raise ConfigurationError(
+                "StoreInvalid", f"{uri!r} is no store", fix="give s3://bucket/prefix, file:///folder or a folder"
+            )
         if parts.scheme == "s3":
             options = s3_options(session=session, region=region)
             store = S3Store(parts.netloc, prefix=parts.path.strip("/") or None, **options)

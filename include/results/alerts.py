@@ -8,6 +8,7 @@ from typing import Any, Literal
 from include.canonical import digest
 from include.catalog.specs import Spec
 from include.objects import Objects
+from include.results.store import parse
 from include.results.verdicts import VerdictRecord
 
 OPEN, CLOSED = "alerts/open", "alerts/closed"
@@ -115,7 +116,7 @@ def failures(runs: Iterable[dict[str, Any]], owners: dict[str, str], streak: int
 def read_open(objects: Objects) -> list[Alert]:
     """Return the open alerts."""
     paths = sorted(info.path for info in objects.list(OPEN))
-    return [Alert.model_validate_json(data) for path in paths if (data := objects.get(path)) is not None]
+    return [parse(Alert, data, path) for path in paths if (data := objects.get(path)) is not None]
 
 
 def keep(objects: Objects, made: Reconciled) -> None:

@@ -22,6 +22,7 @@ from include.results.index import Index
 from include.results.journal import read_plan
 from include.results.schema import RERUN_DAG
 from include.results.series import METRICS
+from include.results.store import parse
 from include.results.verdict.attribution import Change, bisect
 
 FOLDER = "verdicts/bisections"
@@ -121,7 +122,7 @@ def begin(objects: Objects, question: Question) -> Bisection:
 def read_bisection(objects: Objects, path: str) -> Bisection | None:
     """Return a bisection by its path; ``None`` when there is none there."""
     data = objects.get(path) if path.startswith(f"{FOLDER}/") and ".." not in path else None
-    return None if data is None else Bisection.model_validate_json(data)
+    return None if data is None else parse(Bisection, data, path)
 
 
 def read_bisections(objects: Objects) -> list[Bisection]:

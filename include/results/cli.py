@@ -6,6 +6,7 @@ import argparse
 import datetime as dt
 import getpass
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ from include.results.decisions import Decision, decide
 from include.results.exchange import formats
 from include.results.index import Index
 from include.results.key import FIELDS, differences
-from include.results.series import METRICS, load_series, streak
+from include.results.series import METRICS, figure, load_series, streak
 from include.results.store import ResultsStore
 from include.results.verdict.paired import Comparison, Pair, compare
 
@@ -72,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--metric", required=True, choices=sorted(METRICS))
     again.add_argument("--night", default="", help="of the suspicion, YYYY-MM-DD, default the newest")
     again.set_defaults(function=_confirm)
+    anew = commands.add_parser("reindex", help="make the query index again from every file of the store")
+    anew.set_defaults(function=_reindex)
     guilt = commands.add_parser("bisect", help="questions of the Dag bisect_regression and their answers")
     guilt.set_defaults(function=_bisections)
 
@@ -109,8 +112,21 @@ def _index(options: argparse.Namespace) -> Index:
     return index
 
 
+def _reindex(options: argparse.Namespace) -> int:
+    index = Index(ResultsStore.open(options.store))
+    index.rebuild()
+    for problem in index.problems:
+        print(f"unreadable: {problem}", file=sys.stderr)
+    (found,) = index.query("SELECT (SELECT count(*) FROM results) AS results, (SELECT count(*) FROM runs) AS runs")
+    print(f"{found['results']} results and {found['runs']} runs indexed")
+    return EXIT_FAILED if index.problems else 0
+
+
 def _show(options: argparse.Namespace) -> int:
     found = load_series(_index(options), series=options.series, model=options.model)
+    if not found and not options.series:
+        of = f" of {options.model!r}" if options.model else ""
+        print(f"no results{of} in {options.store}; --store or HYPERPOD_RESULTS_URI names another", file=sys.stderr)
     if options.series and not found:
         raise ConfigurationError("SeriesUnknown", f"no series {options.series!r}", fix="`show` lists them")
     if options.json:
@@ -175,9 +191,9 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _pairs(a: Sequence[dict[str, Any]], b: Sequence[dict[str, Any]], metric: str) -> list[Pair]:
     return [
-        Pair(float(x[metric]), float(y[metric]), "a" if x["started_at"] <= y["started_at"] else "b")
+        Pair(one, two, "a" if x["started_at"] <= y["started_at"] else "b")
         for x, y in zip(a, b, strict=False)
-        if x[metric] and y[metric]
+        if (one := figure(x, metric)) is not None and (two := figure(y, metric)) is not None
     ]
 
 
@@ -198,6 +214,12 @@ def _verdict(options: argparse.Namespace) -> int:
         if series := getattr(options, kind):
             return _decide(index, kind, series, options)
     made = judge_night(index, options.night)
+    if options.night and not made.verdicts:
+        raise ConfigurationError(
+            "NightUnknown",
+            f"--night {options.night}: nothing ran then",
+            fix="give YYYY-MM-DD; `show SERIES` has nights",
+        )
     if options.keep:
         print(keep(index.store.objects, made), file=sys.stderr)
     if options.json:
@@ -260,8 +282,13 @@ def _decide(index: Index, kind: Any, series: str, options: argparse.Namespace) -
         raise ConfigurationError("NightMissing", f"--{kind} without a night", fix="give --night, or --nights for --pin")
     if len(options.reason) < 3:
         raise ConfigurationError("ReasonMissing", f"--{kind} without a reason", fix='give --reason "why it is right"')
-    if not load_series(index, series=series):
+    found = load_series(index, series=series)
+    if not found:
         raise ConfigurationError("SeriesUnknown", f"no series {series!r}", fix="`show` lists them")
+    if kind != "unpin" and (unknown := sorted(set(nights) - set(found[0].nights))):
+        # A later night than any would hide every regression of the series; one of none would do nothing.
+        said = f"{series} has no night {', '.join(unknown)}"
+        raise ConfigurationError("NightUnknown", said, fix=f"`show {series}` lists its nights")
     made = Decision(
         kind=kind, series=series, metric=options.metric, nights=nights, reason=options.reason, by=getpass.getuser(),
         at=dt.datetime.now(dt.UTC),
@@ -305,7 +332,7 @@ def _report(options: argparse.Namespace) -> int:
     from include.results.pages.board import Board
     from include.results.pages.static import write
 
-    if options.most_pages < 1 or options.rate <= 0:
+    if options.most_pages < 1 or not 0 < options.rate < math.inf:
         said = f"--most-pages is {options.most_pages}, --rate is {options.rate}"
         raise ConfigurationError("OptionInvalid", said, fix="give numbers above 0")
     made = write(
@@ -320,8 +347,10 @@ def _report(options: argparse.Namespace) -> int:
 def _cost(options: argparse.Namespace) -> int:
     from include.results.sizing import sizes
 
-    if options.rate <= 0:
+    if not 0 < options.rate < math.inf:
         raise ConfigurationError("RateInvalid", f"--rate is {options.rate}", fix="give requests/s above 0")
+    if not 0 < options.share <= 1:
+        raise ConfigurationError("ShareInvalid", f"--share is {options.share}", fix="give a share above 0, at most 1")
     found = sizes(_index(options), options.rate, model=options.model, workload=options.workload, share=options.share)
     if not found:
         print(f"No valid result has {options.share:.0%} of its requests within an SLO.")

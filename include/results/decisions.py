@@ -12,6 +12,7 @@ from pydantic import Field
 
 from include.catalog.specs import Spec
 from include.objects import Objects
+from include.results.store import parse
 
 FOLDER = "verdicts/decisions"
 
@@ -58,7 +59,7 @@ class Decisions:
 
 def read_decisions(objects: Objects) -> Decisions:
     """Return every decision of a store."""
-    found = [Decision.model_validate_json(objects.get(info.path) or b"") for info in objects.list(FOLDER)]
+    found = [parse(Decision, objects.get(info.path) or b"", info.path) for info in objects.list(FOLDER)]
     return Decisions(sorted(found, key=lambda item: item.at))
 
 

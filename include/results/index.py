@@ -184,11 +184,22 @@ class Index:
                 self.store.objects.delete(path)
 
     def _segment(self, kind: Kind, path: str) -> pa.Table | None:
-        """Return a segment, ``None`` when a compaction took it; its rows are then in another."""
+        """Return a segment, ``None`` when a compaction took it; its rows are then in another.
+
+        :raises IntegrityError: it is not what was written.
+        """
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         data = self.store.objects.get(path)
-        return None if data is None else _conform(pq.read_table(io.BytesIO(data)), _schema(kind))
+        try:
+            return None if data is None else _conform(pq.read_table(io.BytesIO(data)), _schema(kind))
+        except (pa.ArrowException, OSError) as error:
+            raise IntegrityError(
+                "IndexUnreadable",
+                f"{self.store.objects.url(path)}: {str(error).splitlines()[0]}",
+                fix="make the index again from the results: `python -m include.results reindex`",
+            ) from error
 
     def _load(self, kind: Kind, rows: list[dict[str, Any]]) -> None:
         """Take new segments and rows into the DuckDB table; one row per identity remains, the newest."""

@@ -13,7 +13,7 @@ from include.errors import FailureClass, PipelineError
 from include.objects import Objects
 from include.results.pending import note
 from include.results.schema import RunRecord, StageOutcome
-from include.results.store import ResultsStore
+from include.results.store import ResultsStore, parse
 
 S = TypeVar("S", bound=Spec)
 
@@ -60,7 +60,7 @@ class RunJournal:
         for info in self.objects.list(self.path("stages")):
             data = self.objects.get(info.path)
             if data is not None and info.path.endswith(".json"):
-                outcome = StageOutcome.model_validate_json(data)
+                outcome = parse(StageOutcome, data, info.path)
                 found[outcome.stage] = outcome
         return found
 
@@ -86,7 +86,7 @@ class RunJournal:
 
     def _read(self, name: str, kind: type[S]) -> S | None:
         data = self.objects.get(self.path(name))
-        return None if data is None else kind.model_validate_json(data)
+        return None if data is None else parse(kind, data, self.path(name))
 
 
 def read_plan(objects: Objects, run_path: str) -> ReleasePlan | None:

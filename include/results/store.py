@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from include.catalog.specs import Spec
 from include.errors import IntegrityError
 from include.objects import AlreadyExistsError, Objects
 from include.results.paths import safe_segment
@@ -18,7 +19,7 @@ from include.results.pending import note
 from include.results.schema import SCHEMA_VERSION, BenchmarkResult, RunRecord
 from include.results.schemas import to_json
 
-R = TypeVar("R", BenchmarkResult, RunRecord)
+R = TypeVar("R", bound=Spec)
 
 
 @dataclass(frozen=True)

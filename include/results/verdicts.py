@@ -13,6 +13,7 @@ from include.results.decisions import Decisions, read_decisions
 from include.results.index import Index
 from include.results.schema import RERUN_DAG
 from include.results.series import METRICS, Series, load_series, streak
+from include.results.store import parse
 from include.results.verdict.attribution import changes
 from include.results.verdict.confirm import LEAST_EFFECT, Decision
 from include.results.verdict.judge import NIGHTS_TO_FIND, SeriesVerdict, examine, judge
@@ -156,7 +157,7 @@ def read_night(objects: Objects, night: str = "") -> NightVerdicts | None:
     """Return the kept verdicts of a night, or of the newest judged one."""
     path = f"{FOLDER}/{night}.json" if night else max((info.path for info in objects.list(FOLDER)), default="")
     data = objects.get(path) if path else None
-    return None if data is None else NightVerdicts.model_validate_json(data)
+    return None if data is None else parse(NightVerdicts, data, path)
 
 
 def keep_confirmation(objects: Objects, made: Confirmation) -> None:
@@ -169,7 +170,7 @@ def confirmations(objects: Objects) -> dict[str, list[Confirmation]]:
     """Return the outcomes of all re-runs by series and metric, oldest first."""
     found: dict[str, list[Confirmation]] = {}
     for path in sorted(info.path for info in objects.list(CONFIRMATIONS)):
-        one = Confirmation.model_validate_json(objects.get(path) or b"")
+        one = parse(Confirmation, objects.get(path) or b"", path)
         found.setdefault(f"{one.series}/{one.metric}", []).append(one)
     return found
 

@@ -12,7 +12,7 @@ from include.results.cli import main
 from include.results.index import Index
 from include.results.store import ResultsStore
 from include.results.verdicts import judge_night, keep, read_night
-from tests.include.results.builders import provenance, record, result, run_of
+from tests.include.results.builders import provenance, record, result, run_of, statistics
 
 
 @pytest.fixture
@@ -131,3 +131,58 @@ def test_pairs_of_re_runs_turn_a_suspicion_into_a_failure(
     (page,) = judge_night(Index(store)).pages
     assert (page.outcome, page.metric) == ("fail", "ttft_ms_p50")
     assert _run(store, "verdict") == 1
+
+
+@pytest.mark.parametrize("night", ["2026-10-99", "2027-01-01", "tonight"])
+def test_a_night_that_never_was_is_refused_where_it_is_judged_and_where_it_is_decided_on(
+    store: ResultsStore, capsys: pytest.CaptureFixture[str], night: str
+) -> None:
+    series = judge_night(Index(store)).verdicts[0].series
+    assert _run(store, "verdict", "--night", night) == 2
+    for kind in ("--accept", "--pin"):
+        assert _run(store, "verdict", kind, series, "--night", night, "--reason", "a typo") == 2
+    assert capsys.readouterr().err.count("NightUnknown") == 3
+    assert not list(store.objects.list("verdicts/decisions"))
+
+
+def test_goodput_of_zero_is_the_worst_regression_and_no_missing_night(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, rng = ResultsStore.open(str(tmp_path / "store")), np.random.default_rng(2)
+    for night in range(14):
+        rate = 0.0 if night == 13 else 2 * float(np.exp(rng.normal(0, 0.01)))
+        kept.put_result(result(night, statistics=statistics(goodput_rps=rate)), None)
+    assert _run(kept, "verdict", "--json") == 0
+    (mine,) = [one for one in json.loads(capsys.readouterr().out)["verdicts"] if one["metric"] == "goodput_rps"]
+    assert mine["confirm"]
+    assert mine["effect"] == pytest.approx(-1, abs=1e-4)
+
+
+@pytest.mark.parametrize("place", ["verdicts/decisions/x.json", "verdicts/confirmations/2026-10-14/x.json"])
+def test_a_broken_file_beside_the_results_is_named(
+    store: ResultsStore, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    store.objects.put(place, b"{")
+    assert _run(store, "verdict") == 2
+    assert place in capsys.readouterr().err
+
+
+def test_a_broken_index_is_named_and_made_again(store: ResultsStore, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(store, "reindex") == 0
+    assert "13 results and 1 runs" in capsys.readouterr().out
+    segment = next(store.objects.list("index/segments/results")).path
+    store.objects.put(segment, (store.objects.get(segment) or b"")[:-20])
+    assert _run(store, "show") == 2
+    assert "reindex" in capsys.readouterr().err
+    assert _run(store, "reindex") == 0
+    assert _run(store, "show") == 0
+
+
+def test_a_store_that_is_none_is_refused_and_an_empty_one_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for uri in ("s3://", "ftp://host/x"):
+        assert main(["--store", uri, "show"]) == 2
+    assert capsys.readouterr().err.count("StoreInvalid") == 2
+    assert main(["--store", str(tmp_path), "show"]) == 0
+    assert "no results in" in capsys.readouterr().err

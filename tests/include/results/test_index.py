@@ -111,6 +111,16 @@ def test_a_broken_file_hides_no_other_and_is_told(store: ResultsStore) -> None:
     assert not index.problems
 
 
+def test_a_broken_proof_of_absence_hides_no_other_run_and_is_told(store: ResultsStore) -> None:
+    for night in range(2):
+        RunJournal(store.objects, run_of(night)).write_record(record(night))
+    store.objects.put(f"{run_of(0).path}/teardown.json", b'{"endpoint"')
+    index = Index(store)
+    index.refresh()
+    assert _nights(index, "runs") == ["2026-10-02"]
+    assert "teardown.json" in index.problems[0]
+
+
 def test_many_small_segments_become_one(store: ResultsStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_module, "SETTLE", dt.timedelta(0))
     monkeypatch.setattr(index_module, "MOST_SEGMENTS", 3)
