@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from include.catalog.loader import load_catalog
 from include.errors import ConfigurationError
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print the names in the catalog, or every problem in it; 1 when there is one."""
+    parser = argparse.ArgumentParser(prog="python -m include.catalog", description=__doc__)
+    parser.add_argument(
+        "folder", nargs="?", type=Path, help="with models/, clusters/, workloads/; default: the shipped"
+    )
+    given = parser.parse_args(arguments)
+    if given.folder is not None and not given.folder.is_dir():
+        parser.error(f"{given.folder} is not a folder")
     try:
-        catalog = load_catalog()
+        catalog = load_catalog(given.folder)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1
@@ -24,4 +34,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,6 +71,9 @@ class _Reader:
             place = f"line {where.line + 1}, column {where.column + 1}" if where else "the file"
             said = getattr(error, "problem", None) or str(error)
             self.problems.append(Problem(name, place, repr(said), "make it valid YAML"))
+            return None
+        except (ValueError, RecursionError) as error:
+            self.problems.append(Problem(name, "the file", repr(str(error)), "quote dates that are text; nest less"))
             return None
         if not isinstance(content, dict):
             self.problems.append(Problem(name, "the file", type(content).__name__, "write a mapping of field: value"))
@@ -205,6 +208,8 @@ class _StrictLoader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in getattr(node, "value", ()):
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key!r} is written twice", key_node.start_mark

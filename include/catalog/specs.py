@@ -6,14 +6,16 @@ field, value and fix.
 
 from __future__ import annotations
 
+import datetime as dt
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from include.catalog.deployment import DeploymentSpec
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$"), AfterValidator(lambda day: str(dt.date.fromisoformat(day)))]
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)]
 JsonObject = dict[str, Any]
 
@@ -268,7 +270,7 @@ class WorkloadSpec(Spec):
 class Quarantine(Spec):
     """A cell that scheduled nights leave out, with a reason, until the end of a day."""
 
-    until: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    until: Day
     reason: str = Field(min_length=3)
 
 
@@ -312,7 +314,7 @@ class Price(Spec):
 
     instance_type: str
     hourly_usd: Decimal = Field(ge=0)
-    since: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    since: Day
     kind: Literal["on-demand", "capacity-block", "training-plan", "local"] = "on-demand"
     source: str = ""
 

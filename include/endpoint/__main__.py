@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from include.endpoint.clients import Clients
 from include.endpoint.inventory import Endpoint, inventory
 from include.endpoint.lifecycle import hold, release_hold
+from include.endpoint.rules.identity import DNS_LABEL
 from include.errors import ConfigurationError, PipelineError
 
 LONGEST_HOLD_HOURS = 72
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
+    _check(given)
     clients, now = _clients(given.context), dt.datetime.now(dt.UTC)
     found = list(inventory(clients, given.namespace, now))
     if given.command == "list":
@@ -53,12 +55,6 @@ def _run(given: argparse.Namespace) -> int:
         return 0
     endpoint = _named(given.name, found, given.namespace)
     if given.command == "hold":
-        if not 0 < given.hours <= LONGEST_HOLD_HOURS:
-            raise ConfigurationError(
-                "HoldInvalid",
-                f"--hours {given.hours} is not between 0 and {LONGEST_HOLD_HOURS}",
-                fix="choose a shorter hold; it can be made again",
-            )
         until = now + dt.timedelta(hours=given.hours)
         hold(endpoint, clients, until)
         print(f"{endpoint.name} is held until {until:%Y-%m-%d %H:%M} UTC")
@@ -66,6 +62,19 @@ def _run(given: argparse.Namespace) -> int:
     release_hold(endpoint, clients)
     print(f"{endpoint.name} expires now; reap_endpoints deletes it at its next tick")
     return 0
+
+
+def _check(given: argparse.Namespace) -> None:
+    if not DNS_LABEL.match(given.namespace):
+        raise ConfigurationError(
+            "NamespaceInvalid", f"--namespace {given.namespace!r} is none", fix="give a name of a-z, 0-9 and -"
+        )
+    if given.command == "hold" and not 0 < given.hours <= LONGEST_HOLD_HOURS:
+        raise ConfigurationError(
+            "HoldInvalid",
+            f"--hours {given.hours} is not between 0 and {LONGEST_HOLD_HOURS}",
+            fix="choose a shorter hold; it can be made again",
+        )
 
 
 def _named(name: str, found: Sequence[Endpoint], namespace: str) -> Endpoint:
@@ -81,14 +90,18 @@ def _named(name: str, found: Sequence[Endpoint], namespace: str) -> Endpoint:
 def _clients(context: str | None) -> Clients:
     from kubernetes import config
     from kubernetes.config import ConfigException
+    from yaml import YAMLError
 
     try:
         return Clients(
             kube=config.new_client_from_config(os.environ.get("KUBECONFIG"), context), session=None, region=""
         )
-    except ConfigException as error:
+    except (ConfigException, OSError, YAMLError, TypeError, AttributeError, KeyError) as error:
+        # The client takes a kubeconfig's shape for granted: what is none comes out as any of these.
         raise ConfigurationError(
-            "KubeconfigInvalid", str(error), fix="set KUBECONFIG, or name one of its contexts with --context"
+            "KubeconfigInvalid",
+            str(error) or type(error).__name__,
+            fix="set KUBECONFIG, or name one of its contexts with --context",
         ) from error
 
 

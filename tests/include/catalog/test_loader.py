@@ -10,6 +10,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from include.catalog.__main__ import main
 from include.catalog.loader import load_catalog
 from include.errors import ConfigurationError
 
@@ -102,3 +103,33 @@ def test_any_bytes_end_in_a_catalog_or_a_configuration_error(tmp_path: Path, dat
     (root / "models" / "tiny.yaml").write_bytes(data)
     with pytest.raises(ConfigurationError):
         load_catalog(root)
+
+
+@pytest.mark.parametrize(
+    "content", ["name: tiny\nrevision: 2026-99-99\n", "? [a]\n: 1\n", "[" * 3000], ids=["date", "key", "deep"]
+)
+def test_yaml_that_its_parser_chokes_on_is_a_problem_of_the_file(tmp_path: Path, content: str) -> None:
+    (found,) = problems(write(tmp_path, models__tiny=content))
+    assert found.startswith("models/tiny.yaml: ")
+
+
+def test_a_day_that_is_in_no_calendar_is_refused(tmp_path: Path) -> None:
+    cell = {"model": "tiny", "workloads": ["smoke"], "cluster": "here"}
+    price = {"instance_type": "ml.g5.2xlarge", "hourly_usd": "1", "since": "2026-02-30"}
+    root = write(
+        tmp_path,
+        nightly={"cells": [cell | {"quarantine": {"until": "2026-13-01", "reason": "waits"}}]},
+        prices={"id": "book", "prices": [price]},
+    )
+    quarantine, since = problems(root)
+    assert "nightly.yaml: cells[0].quarantine.until = '2026-13-01'" in quarantine
+    assert "prices.yaml: prices[0].since = '2026-02-30'" in since
+
+
+def test_the_command_checks_a_catalog_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(write(tmp_path))]) == 0
+    assert "tiny" in capsys.readouterr().out
+    assert main([str(write(tmp_path, models__tiny="name: [\n"))]) == 1
+    assert "models/tiny.yaml" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "nowhere")])

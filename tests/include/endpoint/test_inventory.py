@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,8 @@ def test_an_endpoint_is_listed_held_and_given_back(
     [
         (["hold", "nobody", "--hours", "1"], "no endpoint of ours named 'nobody'"),
         (["list", "--context", "nowhere"], "KubeconfigInvalid"),
+        (["list", "--namespace", "../kube-system"], "NamespaceInvalid"),
+        (["hold", "nobody", "--hours", "nan"], "HoldInvalid"),
     ],
 )
 def test_what_cannot_be_done_is_said_with_the_fix(
@@ -55,3 +58,17 @@ def test_what_cannot_be_done_is_said_with_the_fix(
     told = capsys.readouterr().err
     assert said in told
     assert "Fix:" in told
+
+
+@pytest.mark.parametrize("content", ["rubbish: [", "hello", "contexts: 5", "", None])
+def test_a_kubeconfig_that_is_none_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: str | None
+) -> None:
+    path = tmp_path / "kubeconfig"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_text(content)
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    assert main(["list"]) == 1
+    assert "KubeconfigInvalid" in capsys.readouterr().err
