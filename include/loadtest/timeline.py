@@ -147,32 +147,41 @@ def _rounded(values: Floats) -> list[float | None]:
     return [None if np.isnan(value) else round(float(value), 4) for value in values]
 
 
-def draw(found: JsonObject) -> str:
-    """Return an HTML page with the plots: requests, then times to first token, client and server on one axis."""
+def plots(found: JsonObject, of: str = "") -> list[str]:
+    """Return SVG plots of a timeline, client and server on one axis; none where nobody said anything.
+
+    :param of: what it is of, for the titles.
+    """
     from include.results.svg import Line, plot
 
     if not found:
-        return "<!doctype html><title>Timeline</title><p>no request was answered"
+        return []
     client, server = found["client"], found["server"]
-    plots = [
-        ("Requests under way", "requests", {
+    wanted = [
+        ("requests under way", "requests", {
             "client: in flight": client["in_flight"], "server: running": server.get("running"),
             "server: waiting": server.get("waiting"),
         }),
-        ("Time to first token", "ms", {"client: median": client["ttft_ms"], "server: mean": server.get("ttft_ms")}),
-        ("Shares", "share", {
-            "KV cache in use": server.get("kv_usage"), "prefix hits": server.get("prefix_hits"),
-        }),
+        ("time to first token", "ms", {"client: median": client["ttft_ms"], "server: mean": server.get("ttft_ms")}),
+        ("shares", "share", {"KV cache in use": server.get("kv_usage"), "prefix hits": server.get("prefix_hits")}),
         ("GPU", "% and W", {"use": server.get("gpu_usage"), "power": server.get("gpu_watts")}),
     ]  # fmt: skip
     drawn = []
-    for title, unit, series in plots:
+    for title, unit, series in wanted:
         lines = [Line(name, _points(found["seconds"], values)) for name, values in series.items() if values]
         if any(line.points for line in lines):
+            title = f"{of}: {title}" if of else title.capitalize()
             drawn.append(plot(title, "seconds from the first request", unit, lines, dots=False))
+    return drawn
+
+
+def draw(found: JsonObject) -> str:
+    """Return an HTML page with the plots."""
+    if not found:
+        return "<!doctype html><title>Timeline</title><p>no request was answered"
     style = ":root{--c1:#2563eb;--c2:#c2410c;--c3:#15803d}svg{max-width:720px;display:block}.g{stroke:#8884}"
     style += "text{font:11px sans-serif;fill:currentColor}"
-    return f"<!doctype html><meta charset=utf-8><title>Timeline</title><style>{style}</style>{''.join(drawn)}"
+    return f"<!doctype html><meta charset=utf-8><title>Timeline</title><style>{style}</style>{''.join(plots(found))}"
 
 
 def _points(seconds: list[float], values: list[float | None]) -> tuple[tuple[float, float], ...]:

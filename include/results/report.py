@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from include.endpoint.model import TeardownReport
+from include.loadtest.timeline import plots as timelines
 from include.results.schema import BenchmarkResult, Percentiles, RunRecord
 from include.results.svg import Line, bars, plot
 
@@ -125,6 +126,8 @@ def _plots(results: Sequence[BenchmarkResult]) -> str:
                 [Line("load levels", tuple((x, float(y)) for x, y in curve if y is not None))],
             )
         )
+    for result in results:
+        figures += timelines(result.extension.get("timeline") or {}, f"{result.workload} {result.load} {result.arm}")
     return f'<div class="plots">{"".join(figures)}</div>'
 
 

@@ -8,7 +8,7 @@ import pytest
 from include.loadtest.api import load_records
 from include.loadtest.reference.process import ReferenceServer
 from include.loadtest.reference.script import Script
-from include.loadtest.timeline import draw, timeline
+from include.loadtest.timeline import draw, plots, timeline
 from tests.include.loadtest.conftest import Run
 
 
@@ -32,6 +32,7 @@ def test_a_queue_at_the_server_shows_at_the_same_seconds_on_both_sides(server: R
     assert page.count("<svg") == 2
     assert "server: waiting" in page
     assert "client: in flight" in page
+    assert "chat c=6: requests under way" in plots(found, "chat c=6")[0]
 
 
 def test_in_flight_is_exact_and_nothing_is_made_up_without_metrics(server: ReferenceServer, run: Run) -> None:
@@ -46,5 +47,6 @@ def test_in_flight_is_exact_and_nothing_is_made_up_without_metrics(server: Refer
     assert found["server"] == {}
 
 
-def test_a_run_without_answers_has_no_timeline(server: ReferenceServer, run: Run) -> None:
+def test_a_run_without_answers_has_no_timeline() -> None:
     assert "no request" in draw({})
+    assert plots({}) == []
