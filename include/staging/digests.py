@@ -1,10 +1,12 @@
-"""SHA-256 of local files, remembered while a file's identity on disk is unchanged.
+"""SHA-256 and CRC64NVME of local files, from one read, remembered while a file's identity on disk is unchanged.
 
-A remembered digest only names a revision; what is staged is hashed again as its bytes pass.
+What is staged is summed again as its bytes pass, by the CRC64NVME that belongs to the same read: bytes that differ
+from those that the SHA-256 was taken of are not published.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -13,6 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from include.objects import PROJECT_ROOT
@@ -20,39 +23,61 @@ from include.objects import PROJECT_ROOT
 CACHE = PROJECT_ROOT / "var" / "cache" / "digests.json"
 # A file changed within its clock's resolution keeps its time stamp: too young is not remembered.
 YOUNG_NS = 2_000_000_000
+# Small enough to be still in the processor's cache for the second sum.
+READ = 1 << 20
 _lock = threading.Lock()
+Entry = list[int | str]
 
 
-def file_sha256(path: Path) -> str:
-    """Return the hex sha256 of a file, read now."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+@dataclass(frozen=True)
+class Digests:
+    """Of one read of a file: hex sha256, and CRC64NVME as S3 writes it."""
+
+    sha256: str
+    crc64nvme: str
 
 
-def remembered_sha256(paths: Sequence[Path], cache: Path = CACHE) -> list[str]:
-    """Return the hex sha256 of files; those that are as they were are not read again."""
+def crc_text(crc: int) -> str:
+    """Return a CRC64NVME as S3 writes it: base64 of eight bytes, big endian."""
+    return base64.b64encode(crc.to_bytes(8, "big")).decode()
+
+
+def file_digests(path: Path) -> Digests:
+    """Return the digests of a file, read now."""
+    from awscrt.checksums import crc64nvme
+
+    sha256, crc, buffer = hashlib.sha256(), 0, memoryview(bytearray(READ))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(buffer):
+            sha256.update(buffer[:size])
+            crc = crc64nvme(buffer[:size], crc)
+    return Digests(sha256.hexdigest(), crc_text(crc))
+
+
+def remembered_digests(paths: Sequence[Path], cache: Path = CACHE) -> list[Digests]:
+    """Return the digests of files; those that are as they were are not read again."""
     known = _read(cache)
     identities = [_identity(path) for path in paths]
     folders = {parent: str(parent.resolve()) for parent in {path.parent for path in paths}}
     keys = [f"{folders[path.parent]}/{path.name}" for path in paths]
-    digests = [_known(known.get(key), identity) for key, identity in zip(keys, identities, strict=True)]
-    unread = [index for index, digest in enumerate(digests) if not digest]
+    found = [_known(known.get(key), identity) for key, identity in zip(keys, identities, strict=True)]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for index, digest in zip(unread, pool.map(lambda index: file_sha256(paths[index]), unread), strict=True):
-            digests[index] = digest
-    fresh: dict[str, list[int | str]] = {
-        key: [*identity, digest]
-        for key, identity, digest in zip(keys, identities, digests, strict=True)
-        if time.time_ns() - identity[1] > YOUNG_NS and known.get(key) != [*identity, digest]
+        digests = list(pool.map(lambda at: found[at] or file_digests(paths[at]), range(len(paths))))
+    fresh: dict[str, Entry] = {
+        key: [*identity, digest.sha256, digest.crc64nvme]
+        for key, identity, digest, old in zip(keys, identities, digests, found, strict=True)
+        if old is None and time.time_ns() - identity[1] > YOUNG_NS
     }
     if fresh:
         _remember(fresh, cache)
     return digests
 
 
-def _known(entry: list[int | str] | None, identity: list[int]) -> str:
-    """The remembered digest of a file that is as it was; empty for another one."""
-    return str(entry[-1]) if entry is not None and entry[:-1] == identity else ""
+def _known(entry: Entry | None, identity: list[int]) -> Digests | None:
+    """The remembered digests of a file that is as it was."""
+    if entry is None or entry[: len(identity)] != identity or len(entry) != len(identity) + 2:
+        return None
+    return Digests(str(entry[-2]), str(entry[-1]))
 
 
 def _identity(path: Path) -> list[int]:
@@ -60,7 +85,7 @@ def _identity(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
-def _read(cache: Path) -> dict[str, list[int | str]]:
+def _read(cache: Path) -> dict[str, Entry]:
     try:
         content = json.loads(cache.read_text())
     except (OSError, ValueError):
@@ -68,7 +93,7 @@ def _read(cache: Path) -> dict[str, list[int | str]]:
     return content if isinstance(content, dict) else {}
 
 
-def _remember(fresh: dict[str, list[int | str]], cache: Path) -> None:
+def _remember(fresh: dict[str, Entry], cache: Path) -> None:
     with _lock, contextlib.suppress(OSError):
         cache.parent.mkdir(parents=True, exist_ok=True)
         partial = cache.with_name(f".{cache.name}.{os.getpid()}.partial")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from include.errors import ConfigurationError, FailureClass, IntegrityError, PipelineError
+from include.staging.digests import crc_text
 from include.staging.manifest import FILES_FOLDER, MANIFEST_NAME, Manifest, ManifestFile
 from include.staging.target import Target
 
@@ -118,8 +118,8 @@ def _fetch_all(target: Target, folder: Path, files: Iterable[ManifestFile], coun
                 crc = 0
                 for (begin, end), part in zip(ranges, parts, strict=True):
                     crc = combine_crc64nvme(crc, part.result(), end - begin)
-                if _text(crc) != file.crc64nvme:
-                    wrong.append(f"{file.path}: CRC64NVME is {_text(crc)}, manifest says {file.crc64nvme}")
+                if crc_text(crc) != file.crc64nvme:
+                    wrong.append(f"{file.path}: CRC64NVME is {crc_text(crc)}, manifest says {file.crc64nvme}")
                     partial.unlink()
                     continue
                 _appear(partial, folder / file.path)
@@ -190,8 +190,10 @@ def _read_check(path: Path, file: ManifestFile, count: Callable[[str, int], None
                 count(file.path, len(chunk))
     except FileNotFoundError:
         return f"{file.path}: not there"
-    if size != file.size or _text(crc) != file.crc64nvme:
-        return f"{file.path}: {size} bytes with CRC64NVME {_text(crc)}, manifest says {file.size} and {file.crc64nvme}"
+    if size != file.size or crc_text(crc) != file.crc64nvme:
+        return (
+            f"{file.path}: {size} bytes with CRC64NVME {crc_text(crc)}, manifest says {file.size} and {file.crc64nvme}"
+        )
     return None
 
 
@@ -203,7 +205,3 @@ def _refuse(wrong: list[str], place: Path) -> None:
             fix="fetch it again; if it repeats, verify the staged revision",
             evidence=tuple(wrong),
         )
-
-
-def _text(crc: int) -> str:
-    return base64.b64encode(crc.to_bytes(8, "big")).decode()

