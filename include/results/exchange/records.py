@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,22 @@ _NEEDED = {
     "aiperf": ("metadata.request_start_ns", "metadata.request_end_ns", "metadata.benchmark_phase"),
     "guidellm": ("request_id", "info.timings", "input_metrics", "output_metrics"),
 }
+_NUMBERS = {
+    "aiperf": (
+        "metadata.request_start_ns", "metadata.request_end_ns", "metadata.credit_issued_ns",
+        *(f"metrics.{name}.value" for name in (
+            "time_to_first_token", "inter_chunk_latency", "usage_prompt_tokens", "usage_completion_tokens",
+            "input_sequence_length", "output_sequence_length",
+        )),
+    ),
+    "guidellm": (
+        *(f"info.timings.{name}" for name in (
+            "request_start", "dequeued", "first_token_iteration", "last_token_iteration", "token_iterations",
+            "targeted_start", "scheduled_at", "request_end",
+        )),
+        "input_metrics.total_tokens", "output_metrics.total_tokens",
+    ),
+}  # fmt: skip
 _FIX = "export it again with the version that the importer knows (AIPerf 0.13, GuideLLM 0.8)"
 
 
@@ -56,11 +73,13 @@ def check_aiperf(path: Path) -> None:
             continue
         try:
             content = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise refused(path, number, "(line)", "is cut short or not JSON", "copy the whole file again") from error
         for name in _NEEDED["aiperf"]:
             if _at(content, name) is None:
                 raise refused(path, number, name, "is missing", _FIX)
+        for name, value in _wrong_numbers(content, "aiperf"):
+            raise refused(path, number, name, f"is {str(value)[:40]!r}, not a number", _FIX)
 
 
 def check_guidellm(path: Path) -> None:
@@ -79,11 +98,26 @@ def check_guidellm(path: Path) -> None:
         if not isinstance(groups, dict) or not {"successful", "errored", "incomplete"} <= set(groups):
             line = line_of(document.text, "benchmarks")
             raise refused(path, line, f"benchmarks[{place}].requests", "lacks the requests", _FIX)
-        for request in groups["successful"]:
-            for name in _NEEDED["guidellm"]:
-                if _at(request, name) is None:
+        for group, requests in groups.items():
+            where = f"benchmarks[{place}].requests.{group}"
+            if not isinstance(requests, list):
+                raise refused(path, line_of(document.text, "benchmarks"), where, "is no list", _FIX)
+            for request in requests:
+                missing = [name for name in _NEEDED["guidellm"] if _at(request, name) is None]
+                for name in missing if group == "successful" else ():
                     line = line_of(document.text, "benchmarks")
-                    raise refused(path, line, f"benchmarks[{place}].requests.successful[].{name}", "is missing", _FIX)
+                    raise refused(path, line, f"{where}[].{name}", "is missing", _FIX)
+                for name, value in _wrong_numbers(request, "guidellm"):
+                    line = line_of(document.text, "benchmarks")
+                    raise refused(path, line, f"{where}[].{name}", f"is {str(value)[:40]!r}, not a number", _FIX)
+
+
+def _wrong_numbers(content: Any, tool: str) -> Iterator[tuple[str, Any]]:
+    for name in _NUMBERS[tool]:
+        value = _at(content, name)
+        for one in value if isinstance(value, list) and name.startswith("metrics.") else [value]:
+            if one is not None and (type(one) not in (int, float) or not math.isfinite(one)):
+                yield name, one
 
 
 def _at(content: Any, field: str) -> Any:

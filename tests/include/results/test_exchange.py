@@ -249,6 +249,19 @@ def test_a_cut_jsonl_and_an_older_guidellm_are_refused(tmp_path: Path) -> None:
         formats.read(_write(tmp_path, content), model="m")
 
 
+@pytest.mark.parametrize("value", ["x", 1e400, True, {}])
+def test_a_figure_that_is_no_number_is_refused_with_its_field(tmp_path: Path, value: Any) -> None:
+    lines = [json.loads(line) for line in (DATA / "aiperf.jsonl").read_text().splitlines()]
+    lines[1]["metrics"]["usage_completion_tokens"] = {"value": value}
+    path = _write(tmp_path, "\n".join(json.dumps(line) for line in lines), "x.jsonl")
+    with pytest.raises(IntegrityError, match=r":2: field metrics\.usage_completion_tokens\.value: is "):
+        formats.read(path, model="m")
+    content = json.loads((DATA / "guidellm.json").read_text())
+    content["benchmarks"][0]["requests"]["successful"][0]["info"]["timings"]["request_end"] = value
+    with pytest.raises(IntegrityError, match=r"successful\[\]\.info\.timings\.request_end: is "):
+        formats.read(_write(tmp_path, content), model="m")
+
+
 anything = st.recursive(
     st.none() | st.booleans() | figures | names,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
