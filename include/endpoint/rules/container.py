@@ -5,9 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from include.catalog.serving import SecretRef
 from include.endpoint.problems import Problem, problem
 from include.endpoint.render.context import RenderContext
 
+# [registry[:port]/]path[:tag][@digest]; distribution's reference grammar, without its limits on each part.
+IMAGE = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9._/-]*(:[0-9]+/[a-zA-Z0-9._/-]+)?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?"
+                   r"(@sha256:[0-9a-f]{64})?$")  # fmt: skip
+SECRET_NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
+SECRET_KEY = re.compile(r"^[-._a-zA-Z0-9]{1,253}$")
+VOLUME_NAME = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
 ENV_NAME = re.compile(r"^[-._a-zA-Z][-._a-zA-Z0-9]*$")
 DEFAULT_MOUNT = "/opt/ml/model"
 SECRET_LIKE = re.compile(r"(^|_)(TOKEN|PASSWORD|SECRET|SECRET_KEY|API_KEY)$")
@@ -26,6 +33,31 @@ def served_name(context: RenderContext) -> Iterator[Problem]:
             yield problem("deployment.served_model_name", "absent", f"set it to {given!r}, as in args")
         elif given != expected:
             yield problem("deployment.served_model_name", expected, f"args start the server as {given!r}")
+
+
+def image(context: RenderContext) -> Iterator[Problem]:
+    """The image is a reference that a node can pull; the schema takes any text."""
+    written = context.model.deployment.image
+    if written and not IMAGE.match(written):
+        yield problem("deployment.image", written, "must be [registry/]name[:tag][@sha256:…]")
+
+
+def volume(context: RenderContext) -> Iterator[Problem]:
+    """The operator makes a pod of them: what Kubernetes refuses there never becomes ready."""
+    deployment = context.model.deployment
+    name, mounted, directory = deployment.volume.name, deployment.volume.mount_path, deployment.working_dir
+    if not VOLUME_NAME.match(name):
+        yield problem("deployment.volume.name", name, "must be a DNS label: a-z, 0-9 and -, at most 63 characters")
+    if mounted == "/" or ".." in mounted.split("/") or ":" in mounted:
+        yield problem("deployment.volume.mount_path", mounted, "must be a folder of its own, without .. and :")
+    if directory and not directory.startswith("/"):
+        yield problem("deployment.working_dir", directory, "must be an absolute path")
+    location = deployment.model_location
+    rooted = deployment.model_source in ("s3", "fsx") and (location or "").startswith("/")
+    if location and (rooted or ".." in location.split("/")):
+        yield problem(
+            "deployment.model_location", location, "must be a path inside the store, without .. or a leading /"
+        )
 
 
 def mount_path(context: RenderContext) -> Iterator[Problem]:
@@ -47,6 +79,10 @@ def environment(context: RenderContext) -> Iterator[Problem]:
     for name, value in context.model.deployment.env.items():
         if not ENV_NAME.match(name):
             yield problem(f"deployment.env.{name}", name, "must be a legal environment variable name")
+        if isinstance(value, SecretRef):
+            for part, text, legal in (("secret", value.secret, SECRET_NAME), ("key", value.key, SECRET_KEY)):
+                if not legal.match(text):
+                    yield problem(f"deployment.env.{name}.{part}", text, f"is no {part} of a Kubernetes Secret")
         if isinstance(value, str) and value and SECRET_LIKE.search(name):
             fix = "do not write secrets here: use {secret: <name>, key: <key>}"
             yield problem(f"deployment.env.{name}", "***", fix)
@@ -55,8 +91,8 @@ def environment(context: RenderContext) -> Iterator[Problem]:
 def paths(context: RenderContext) -> Iterator[Problem]:
     """Health path absolute; invocation path relative to host and port."""
     deployment = context.model.deployment
-    if not deployment.health_path.startswith("/"):
-        yield problem("deployment.health_path", deployment.health_path, "must start with /")
+    if not deployment.health_path.startswith("/") or any(mark.isspace() for mark in deployment.health_path):
+        yield problem("deployment.health_path", deployment.health_path, "must start with / and hold no spaces")
     written = deployment.invocation_path
     if written.startswith("/") or "://" in written or not written:
         yield problem("deployment.invocation_path", written, "must be the path after host:port, without a leading /")
@@ -87,4 +123,4 @@ def init_containers(context: RenderContext) -> Iterator[Problem]:
         seen.add(name)
 
 
-RULES = (served_name, mount_path, environment, paths, request_limits, init_containers)
+RULES = (served_name, image, volume, mount_path, environment, paths, request_limits, init_containers)

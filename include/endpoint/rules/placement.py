@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
 from include.endpoint.problems import Problem, problem
@@ -60,6 +61,32 @@ def extended_resources(context: RenderContext) -> Iterator[Problem]:
         containers["deployment.disaggregation.decode.resources"] = deployment.disaggregation.decode.resources
     for field, amounts in containers.items():
         yield from _amounts(field, amounts)
+        yield from _ordinary(field, amounts)
+
+
+def _ordinary(field: str, amounts: Mapping[Any, Mapping[str, str]]) -> Iterator[Problem]:
+    """Kubernetes: no amount is negative, and no request exceeds its limit."""
+    limits = amounts.get("limits", {})
+    for sort, items in amounts.items():
+        for name, text in items.items():
+            amount = _number(text)
+            if amount is not None and amount < 0:
+                yield problem(f"{field}.{sort}.{name}", text, "must not be negative")
+    for name, text in amounts.get("requests", {}).items():
+        amount, limit = _number(text), _number(limits.get(name, ""))
+        if "/" not in name and amount is not None and limit is not None and amount > limit:
+            yield problem(f"{field}.requests.{name}", text, f"must not exceed the limit, {limits[name]}")
+
+
+def _number(text: str) -> Decimal | None:
+    """A quantity as a number; ``None`` when the definition's own pattern refuses it."""
+    from kubernetes.utils.quantity import parse_quantity
+
+    try:
+        found: Decimal = parse_quantity(text)
+    except ValueError:
+        return None
+    return found
 
 
 def _amounts(field: str, amounts: Mapping[Any, Mapping[str, str]]) -> Iterator[Problem]:
