@@ -32,6 +32,12 @@ READ_ONLY = (
     "acm:DescribeCertificate",
     "ecr:DescribeImages",
 )
+# For clusters that are reached by `eks_cluster`, and for weights that are brought to FSx by import.
+REACH = ("eks:DescribeCluster",)
+DELIVER = (
+    "fsx:DescribeFileSystems", "fsx:CreateDataRepositoryAssociation", "fsx:DescribeDataRepositoryAssociations",
+    "fsx:CreateDataRepositoryTask", "fsx:DescribeDataRepositoryTasks", "cloudwatch:GetMetricStatistics",
+)  # fmt: skip
 DELETES = ("DeleteEndpoint", "DeleteEndpointConfig", "DeleteModel")
 
 
@@ -90,6 +96,8 @@ def iam() -> dict[str, Any]:
             "Resource": "*",
         },
         {"Sid": "LookAtNetworkAndImages", "Effect": "Allow", "Action": list(READ_ONLY), "Resource": "*"},
+        {"Sid": "ReachTheCluster", "Effect": "Allow", "Action": list(REACH), "Resource": "*"},
+        {"Sid": "BringWeightsToFsx", "Effect": "Allow", "Action": list(DELIVER), "Resource": "*"},
         {
             "Sid": "Buckets",
             "Effect": "Allow",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import botocore.session
+import pytest
 import yaml
 
 from include.endpoint import manifests, resources
@@ -75,15 +76,41 @@ def test_every_kubernetes_call_in_the_code_is_granted() -> None:
 
 def test_nothing_is_granted_that_no_resource_of_the_code_needs() -> None:
     used = {name for _, tree in trees() for name in constants(tree)}
+    used |= {"JOBS"} if verbs_elsewhere("job") else set()
     unused = [access.resource.kind for access in REQUIRED if constant_of(access.resource) not in used]
     assert unused == []
     for access in REQUIRED:
         assert "*" not in access.verbs
         if access.resource.kind in ("Secret", "ConfigMap"):
-            assert access.verbs == ("get",)
+            assert access.verbs in (("get",), ("create", "delete")), "no listing: a name must be known"
         if access.where != "own":
             writes = {"create", "patch", "update", "delete"} & set(access.verbs)
             assert not writes or access.resource is resources.VOLUMES
+
+
+def elsewhere(pattern: str) -> list[tuple[str, ...]]:
+    """Matches in the code outside the endpoint's package; the local cluster is no part of what is deployed."""
+    root = PACKAGE.parents[1]
+    files = [*(root / "include").rglob("*.py"), *(root / "plugins").rglob("*.py")]
+    text = "\n".join(path.read_text() for path in files if "local" not in path.parts)
+    return re.findall(pattern, text)
+
+
+def verbs_elsewhere(kind: str) -> set[str]:
+    names = {"read": "get"}
+    return {names.get(verb, verb) for verb, _ in elsewhere(rf"(\w+?)_namespaced_{kind}(_status)?\(")}
+
+
+def test_jobs_that_deliver_weights_or_make_load_are_granted_exactly() -> None:
+    assert granted()[resources.JOBS] == verbs_elsewhere("job")
+    assert granted()[resources.SECRETS] == {"get"} | verbs_elsewhere("secret")
+    assert verbs_elsewhere("pod") <= granted()[resources.PODS]
+
+
+@pytest.mark.parametrize("service", ["eks", "fsx", "cloudwatch"])
+def test_calls_of_hooks_and_staging_are_allowed_exactly(service: str) -> None:
+    called = {name for name, _ in elsewhere(rf'client\("{service}"[^)]*\)\.(\w+)(\()')}
+    assert {"".join(part.title() for part in name.split("_")) for name in called} == manifests.iam_actions()[service]
 
 
 def constants(tree: ast.AST) -> Iterator[str]:
