@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import logging
 from decimal import Decimal
 
 from include.canonical import canonical_json
@@ -130,9 +131,9 @@ class IntentLog:
         self._objects.delete(_path(OPEN, intent))
 
     def unfinished(self, cluster: str | None = None) -> tuple[Intent, ...]:
-        """Return the open intents, oldest first."""
+        """Return the open intents, oldest first; one that cannot be read is told and hides no other."""
         prefix = f"{OPEN}/{cluster}" if cluster else OPEN
-        found = [self._read(item.path) for item in self._objects.list(prefix)]
+        found = [self._readable(item.path) for item in self._objects.list(prefix)]
         return tuple(sorted((intent for intent in found if intent), key=lambda intent: intent.opened_at))
 
     def find(self, name: str, cluster: str | None = None) -> Intent | None:
@@ -145,6 +146,14 @@ class IntentLog:
     def closed_intent(self, name: str, cluster: str) -> Intent | None:
         """Return the record of an endpoint that was torn down, ``None`` when there was none of this name."""
         return self._read(f"{CLOSED}/{cluster}/{name}.json")
+
+    def _readable(self, path: str) -> Intent | None:
+        try:
+            return self._read(path)
+        except ValueError as error:
+            said = "%s cannot be read, restore or remove it; its endpoint is still found by label and expiry: %s"
+            logging.getLogger(__name__).error(said, path, error)
+            return None
 
     def _read(self, path: str) -> Intent | None:
         data = self._objects.get(path)

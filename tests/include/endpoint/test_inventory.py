@@ -72,3 +72,15 @@ def test_a_kubeconfig_that_is_none_is_said(
     monkeypatch.setenv("KUBECONFIG", str(path))
     assert main(["list"]) == 1
     assert "KubeconfigInvalid" in capsys.readouterr().err
+
+
+def test_an_intent_that_cannot_be_read_is_told_and_hides_no_other(
+    intents: IntentLog, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    intents.open(new_plan())
+    (kept,) = intents.unfinished()
+    broken = tmp_path / "results" / "intents" / kept.cluster / "broken.json"
+    assert broken.parent.is_dir()
+    broken.write_text("{")
+    assert intents.unfinished() == (kept,)
+    assert "broken.json cannot be read" in caplog.text
