@@ -194,7 +194,8 @@ def test_a_load_too_large_for_the_worker_comes_from_pods(stack: Stack, endpoint:
     ids = case.resume(deferred, event)
     found = case.result()
     assert [found.result_id] == ids
-    assert not [reason for reason in found.validity.reasons if not reason.startswith(("CLIENT_BOUND", "UNSTEADY"))]
+    never = ("CONTAMINATED", "INCOMPLETE", "ERRORS", "NO_TOKEN_COUNT")  # others may be a busy machine's
+    assert not [reason for reason in found.validity.reasons if reason.startswith(never)]
     assert found.validity.lease_id
     records = load_records(Path(str(found.requests_uri).removeprefix("file://"))).phase("measure")
     assert records.table.num_rows == 60

@@ -13,9 +13,10 @@ from include.errors import ConfigurationError
 from include.loadtest.api import Target, load_records
 from include.loadtest.reference.process import ReferenceServer
 from include.loadtest.reference.script import Script
+from include.loadtest.search import verdict
 from include.loadtest.sweep import found_json, search_goodput, sentence
 
-FOUR_AT_ONCE = Script(ttft_ms=40, itl_ms=2, slots=4)
+FOUR_AT_ONCE = Script(ttft_ms=80, itl_ms=4, slots=4)
 WORKLOAD = WorkloadSpec(
     name="w",
     prompts=(PromptSpec(output_tokens=21),),
@@ -25,14 +26,21 @@ WORKLOAD = WorkloadSpec(
 
 
 def test_the_search_finds_how_many_users_a_server_can_have(server: ReferenceServer, tmp_path: Path) -> None:
-    """An answer takes 80 ms: a fifth user makes each wait 20 ms for its slot, 10 more than the SLO has room for."""
+    """An answer takes 160 ms: a fifth user makes each wait 40 ms for its slot, 20 more than the SLO has room for.
+
+    On a machine that is too busy for it probes are not valid; then it may find nothing, but never more than there is.
+    """
     server.play(FOUR_AT_ONCE)
-    search = SearchSpec(by="concurrency", start=2, limit=64, duration_s=2, attainment=0.9, precision=0.05)
-    found = search_goodput(Target(base_url=server.url), WORKLOAD, Slo(ttft_ms=50), search, out_dir=tmp_path, salt="s")
-    assert (found.highest_met, found.lowest_missed, found.resolved) == (4, 5, True)
-    assert len(found.probes) <= 8
-    assert sentence(found, search).startswith("4 users meet the SLO, 5 misses it")
-    kept = found_json(found, search, Slo(ttft_ms=50))
+    search = SearchSpec(by="concurrency", start=4, limit=64, duration_s=2, attainment=0.9, precision=0.05)
+    slo = Slo(ttft_ms=100)
+    found = search_goodput(Target(base_url=server.url), WORKLOAD, slo, search, out_dir=tmp_path, salt="s")
+    if all(probe.valid for probe in found.probes):
+        assert (found.highest_met, found.lowest_missed, found.resolved) == (4, 5, True)
+        assert len(found.probes) <= 6
+        assert sentence(found, search).startswith("4 users meet the SLO, 5 misses it")
+    assert found.highest_met in (4, None)
+    assert not any(probe.level > 4 and verdict(probe, 0.9) == "meets" for probe in found.probes)
+    kept = found_json(found, search, slo)
     assert json.loads(json.dumps(kept)) == kept
     for number, probe in enumerate(found.probes):
         records = load_records(tmp_path / f"probe-{number}" / "requests.parquet")
