@@ -34,6 +34,7 @@ PROTECTED = f"{PREFIX}/protected"
 HOLD_UNTIL = f"{PREFIX}/hold-until"
 KEPT = f"{PREFIX}/kept"
 
+INSTANCE_LABEL = "node.kubernetes.io/instance-type"
 QUEUE_NAME = "kueue.x-k8s.io/queue-name"
 PRIORITY_CLASS = "kueue.x-k8s.io/priority-class"
 DPD_ROLE = f"{GROUP}/dpd-role"  # prefill or decode, on the pods of a disaggregated endpoint

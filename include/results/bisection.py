@@ -6,7 +6,6 @@ are run again first: what does not come again today was not in the plan, but in 
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import math
 from statistics import median
@@ -14,13 +13,13 @@ from statistics import median
 from pydantic import Field
 
 from include.catalog.mixing import factors
-from include.catalog.plan import ReleasePlan, RunIdentity
+from include.catalog.plan import ReleasePlan
 from include.catalog.specs import Spec
 from include.errors import ConfigurationError
 from include.objects import Objects
 from include.results.index import Index
-from include.results.journal import read_plan
-from include.results.schema import RERUN_DAG
+from include.results.journal import require_plan
+from include.results.schema import Rerun
 from include.results.series import METRICS
 from include.results.store import parse
 from include.results.verdict.attribution import Change, bisect
@@ -48,16 +47,10 @@ class Question(Spec):
     most_runs: int = Field(30, ge=4, le=200)
 
 
-class Probe(Spec):
+class Probe(Rerun):
     """One re-run: the good plan with these factors of the bad one."""
 
     mix: tuple[str, ...]
-    run_id: str
-
-    @property
-    def run_path(self) -> str:
-        """Folder of the re-run below the results store."""
-        return RunIdentity(dag_id=RERUN_DAG, run_id=self.run_id, started_at=dt.datetime.fromtimestamp(0, dt.UTC)).path
 
 
 class Bisection(Spec):
@@ -93,6 +86,11 @@ class Bisection(Spec):
             "plan_of": self.question.good_run, "mix_from": self.question.bad_run, "mix": ",".join(self.steps[-1].mix),
         }  # fmt: skip
 
+    @property
+    def story(self) -> str:
+        """What happened, or what is next."""
+        return self.closed or f"next is the good plan with {', '.join(self.steps[-1].mix) or 'nothing'} of the bad one"
+
 
 class _Needed(Exception):  # noqa: N818 (a question, no error)
     """A mixture that has to be run before anything more can be said."""
@@ -107,7 +105,7 @@ def begin(objects: Objects, question: Question) -> Bisection:
 
     :raises ConfigurationError: for an unknown run, metric or workload, other clusters, or equal plans.
     """
-    good, bad = (_plan(objects, name, getattr(question, name)) for name in ("good_run", "bad_run"))
+    good, bad = (require_plan(objects, name, getattr(question, name)) for name in ("good_run", "bad_run"))
     _comparable(question, good, bad)
     made = Bisection(question=question, model=good.model.name, cluster=good.cluster.name, changes=factors(good, bad))
     if not made.changes:
@@ -190,14 +188,6 @@ def _figures(index: Index, one: Bisection, mix: tuple[str, ...]) -> list[float]:
 
 def _text(figures: list[float]) -> str:
     return f"{median(figures):.4g} (of {len(figures)})"
-
-
-def _plan(objects: Objects, field: str, run_path: str) -> ReleasePlan:
-    plan = read_plan(objects, run_path)
-    if plan is None:
-        fix = "name the run's folder below the results store: runs/<dag>/<run>[/<cell>]"
-        raise ConfigurationError("RunUnknown", f"{field} = {run_path!r} has no plan", fix=fix)
-    return plan
 
 
 def _comparable(question: Question, good: ReleasePlan, bad: ReleasePlan) -> None:

@@ -77,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     anew.set_defaults(function=_reindex)
     guilt = commands.add_parser("bisect", help="questions of the Dag bisect_regression and their answers")
     guilt.set_defaults(function=_bisections)
+    contests = commands.add_parser("trials", help="A against B of the Dag compare_variants, and their differences")
+    contests.set_defaults(function=_trials)
 
     bring = commands.add_parser("import", help="take other tools' files into the store")
     bring.add_argument("files", type=Path, nargs="+")
@@ -248,6 +250,18 @@ def _bisections(options: argparse.Namespace) -> int:
         print(f"  {one.closed or f'open, {len(one.steps)} re-runs so far'}")
     if not found:
         print("none; trigger the Dag bisect_regression with a good and a bad run")
+    return 0
+
+
+def _trials(options: argparse.Namespace) -> int:
+    from include.results.trials import read_trials
+
+    found = read_trials(ResultsStore.open(options.store).objects)
+    for one in found:
+        asked = one.contest
+        print(f"{one.id}  {asked.workload} {asked.load}: A {asked.a_run}, B {asked.b_run}: {one.story}")
+    if not found:
+        print("none; trigger the Dag compare_variants with a run of each variant")
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from include.catalog.plan import ReleasePlan, RunIdentity
 from include.catalog.specs import Spec
 from include.endpoint.model import TeardownReport
-from include.errors import FailureClass, PipelineError
+from include.errors import ConfigurationError, FailureClass, PipelineError
 from include.objects import Objects
 from include.results.pending import note
 from include.results.schema import RunRecord, StageOutcome
@@ -105,3 +105,16 @@ def read_plan(objects: Objects, run_path: str) -> ReleasePlan | None:
             fix="start a new run: the plan was changed, or another release of this project wrote it",
             failure_class=FailureClass.INTEGRITY,
         ) from error
+
+
+def require_plan(objects: Objects, field: str, run_path: str) -> ReleasePlan:
+    """Return the plan of a run that a person named.
+
+    :param field: where it was named, for the error.
+    :raises ConfigurationError: there is none.
+    """
+    plan = read_plan(objects, run_path)
+    if plan is None:
+        fix = "name the run's folder below the results store: runs/<dag>/<run>[/<cell>]"
+        raise ConfigurationError("RunUnknown", f"{field} = {run_path!r} has no plan", fix=fix)
+    return plan

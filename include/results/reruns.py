@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal
 
-from include.catalog.plan import RunIdentity
 from include.catalog.specs import ConfirmationLimits, Spec
 from include.objects import Objects
 from include.results.index import Index
 from include.results.paths import safe_segment
-from include.results.schema import RERUN_DAG
+from include.results.schema import Rerun
 from include.results.series import METRICS, Series, figure
 from include.results.store import parse
 from include.results.verdict.confirm import Decision, decide, plan, stands
@@ -45,17 +44,10 @@ class Suspicion(Spec):
         return f"{self.series}/{self.metric}"
 
 
-class Step(Spec):
+class Step(Rerun):
     """One re-run: arm ``a`` repeats the baseline's plan, ``b`` the suspect's."""
 
     arm: Literal["a", "b"]
-    run_id: str
-
-    @property
-    def run_path(self) -> str:
-        """Folder of the re-run below the results store."""
-        epoch = dt.datetime.fromtimestamp(0, dt.UTC)
-        return RunIdentity(dag_id=RERUN_DAG, run_id=self.run_id, started_at=epoch).path
 
 
 class Case(Spec):

@@ -24,8 +24,8 @@ _RESULT_TEXT = (
     "result_id", "series", "run_path", "dag_id", "run_id", "cell", "night", "model", "workload", "workload_digest",
     "load", "arm", "cluster", "instance_type", "parallelism", "dtype", "engine", "harness", "harness_version",
     "revision", "manifest_digest", "plan_digest", "spec_digest", "image", "image_digest", "engine_version",
-    "endpoint_uid", "operator_version", "node_names", "price_id", "slo", "reasons", "lease_id", "failures",
-    "requests_uri", "path", "imported",
+    "endpoint_uid", "operator_version", "driver_version", "node_names", "price_id", "slo", "reasons", "lease_id",
+    "failures", "requests_uri", "path", "imported",
 )  # fmt: skip
 _RUN_TEXT = (
     "run_path", "dag_id", "run_id", "cell", "night", "state", "failed_stage", "reason", "message", "fix", "evidence",
@@ -84,7 +84,7 @@ def result_row(result: BenchmarkResult, path: str) -> dict[str, Any]:
         "usd_per_million_good": result.usd_per_million_good_tokens,
     }
     for name in ("revision", "manifest_digest", "plan_digest", "spec_digest", "image", "image_digest",
-                 "engine_version", "endpoint_uid", "operator_version", "price_id"):  # fmt: skip
+                 "engine_version", "endpoint_uid", "operator_version", "driver_version", "price_id"):  # fmt: skip
         row[name] = getattr(p, name)
     for name in ("requests_ok", "requests_failed", *TOKENS, *RATES):
         row[name] = getattr(s, name)

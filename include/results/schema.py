@@ -19,6 +19,17 @@ RERUN_DAG = "confirm_suspicion"
 StageState = Literal["success", "failed", "skipped", "running"]
 
 
+class Rerun(Spec):
+    """One deployment of an earlier run's plan, asked for by a case; one run of the Dag ``confirm_suspicion``."""
+
+    run_id: str
+
+    @property
+    def run_path(self) -> str:
+        """Folder of the run below the results store."""
+        return RunIdentity(dag_id=RERUN_DAG, run_id=self.run_id, started_at=dt.datetime.fromtimestamp(0, dt.UTC)).path
+
+
 class StageOutcome(Spec):
     """What happened in one stage, as the stage itself wrote it."""
 
@@ -109,6 +120,7 @@ class Provenance(Spec):
     replicas: int = 1
     node_names: tuple[str, ...] = ()
     operator_version: str = ""
+    driver_version: str = ""
     harness: str = "hyperpod-loadtest"
     harness_version: str = ""
     parallelism: JsonObject = Field(default_factory=dict)

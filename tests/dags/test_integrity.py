@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DAG_IDS = {
     "release_model", "refresh_models", "nightly_benchmark", "judge_nights", "confirm_suspicion", "bisect_regression",
-    "reap_endpoints",
+    "compare_variants", "reap_endpoints",
 }  # fmt: skip
 HEAVY = ("kubernetes", "kubernetes_asyncio", "boto3", "pandas", "pyarrow", "obstore", "scipy", "duckdb", "numpy")
 

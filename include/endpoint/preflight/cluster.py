@@ -24,7 +24,6 @@ from include.endpoint.resources import (
 from include.errors import FailureClass, PipelineError
 
 API = "Kubernetes API reachable"
-INSTANCE_LABEL = "node.kubernetes.io/instance-type"
 DRIVERS = {"s3": "s3.csi.aws.com", "fsx": "fsx.csi.aws.com"}
 CLUSTER_READ = "AccessDenied"
 
@@ -162,9 +161,9 @@ def room_on_nodes(plan: ReleasePlan, clients: Clients) -> Iterator[Check]:
     name, deployment = "room on nodes", plan.model.deployment
     types = [item for item in (deployment.instance_type, *deployment.instance_types) if item]
     nodes = clients.api.list(NODES)
-    fitting = [node for node in nodes if not types or names.label(node, INSTANCE_LABEL) in types]
+    fitting = [node for node in nodes if not types or names.label(node, names.INSTANCE_LABEL) in types]
     if not fitting:
-        present = sorted({names.label(node, INSTANCE_LABEL) for node in nodes} - {""})
+        present = sorted({names.label(node, names.INSTANCE_LABEL) for node in nodes} - {""})
         fix = f"add an instance group of that type, or use one of: {', '.join(present) or 'none'}"
         yield failed(name, " or ".join(types), "no such node", fix)
         return

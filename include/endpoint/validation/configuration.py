@@ -7,7 +7,6 @@ from typing import Any
 
 from include.endpoint import names
 from include.endpoint.model import Check
-from include.endpoint.preflight.cluster import INSTANCE_LABEL
 from include.endpoint.resources import DEPLOYMENTS, NODES
 from include.endpoint.validation.subject import Subject, skip, verdict
 from include.errors import PipelineError
@@ -116,7 +115,7 @@ def live_placement(subject: Subject) -> Iterator[Check]:
     except PipelineError as error:
         yield skip(name, error.message)
         return
-    types = sorted({names.label(node, INSTANCE_LABEL) for node in found})
+    types = sorted({names.label(node, names.INSTANCE_LABEL) for node in found})
     fix = "the pods were put elsewhere: check node labels and affinity"
     yield verdict(name, set(types) <= set(wanted), " or ".join(wanted), ", ".join(types), fix)
 

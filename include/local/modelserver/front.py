@@ -62,6 +62,7 @@ class Front:
                 web.get("/ping", self.ping),
                 web.get("/health", self.ping),
                 web.get("/info", self.info),
+                web.get("/version", self.version),
                 web.get("/metrics", self.metrics),
                 web.get("/v1/models", self.models),
                 web.post("/invocations", self.invocations),
@@ -119,6 +120,10 @@ class Front:
         """OpenAI's list of models: the served name."""
         card = {"id": self.name, "object": "model", "owned_by": "local", "max_model_len": self.context}
         return web.json_response({"object": "list", "data": [card]})
+
+    async def version(self, _: web.Request) -> web.Response:
+        """The version of llama.cpp's binding, where vLLM tells its own."""
+        return web.json_response({"version": version("xllamacpp")})
 
     async def info(self, _: web.Request) -> web.Response:
         """What runs here: engine, arguments, digest of every file and of the staging manifest."""

@@ -103,7 +103,8 @@ def run(board: Board, run_path: str) -> str | None:
     body.append(table("Results", header, rows, empty="Nothing was measured."))
     if results:
         names = ("model", "revision", "manifest_digest", "image", "image_digest", "spec_digest", "plan_digest",
-                 "engine_version", "instance_type", "endpoint_uid", "node_names", "operator_version")  # fmt: skip
+                 "engine_version", "instance_type", "endpoint_uid", "node_names", "operator_version",
+                 "driver_version")  # fmt: skip
         body += [el("h2", "Provenance"), facts((name.replace("_", " "), results[0][name]) for name in names)]
     return page(f"Run {known['run_id']} {known['cell']}".strip(), "runs", body)
 

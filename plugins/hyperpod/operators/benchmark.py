@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from include.catalog.plan import ReleasePlan
+    from include.endpoint.clients import Clients
     from include.endpoint.lease import EndpointLease
     from include.endpoint.model import EndpointRef
     from include.results.schema import BenchmarkResult, Provenance
@@ -187,22 +188,25 @@ class BenchmarkEndpointOperator(StageOperator):
 
         plan, ref = self.plan(context), endpoint_ref(self, context)
         hook = self.hook(plan)
+        clients = hook.clients()
         return Measuring(
             plan=plan,
             ref=ref,
-            clients=hook.clients(),
+            clients=clients,
             store=ResultsStore(self.journal(context).objects),
-            provenance=self._provenance(plan, ref, context),
+            provenance=self._provenance(plan, ref, clients, context),
             attempt=int(context["ti"].try_number),
             session=hook.session if plan.cluster.results_uri.startswith("s3://") else None,
             log=self.log,
         )
 
-    def _provenance(self, plan: ReleasePlan, ref: EndpointRef, context: Context) -> Provenance:
+    def _provenance(self, plan: ReleasePlan, ref: EndpointRef, clients: Clients, context: Context) -> Provenance:
+        from include.endpoint.serving import observe_serving
         from include.results.schema import Provenance
 
         staged = staged_model(self, context)
         deployment = plan.model.deployment
+        serving = observe_serving(ref, plan, clients)
         return Provenance(
             model=plan.model.name,
             revision=plan.revision,
@@ -213,8 +217,14 @@ class BenchmarkEndpointOperator(StageOperator):
             engine=deployment.engine,
             endpoint_uid=ref.uid,
             cluster=plan.cluster.name,
-            instance_type=deployment.instance_type or "",
+            image_digest=serving.image_digest,
+            engine_version=serving.engine_version,
+            instance_type=serving.instance_type or deployment.instance_type or "",
+            accelerators=serving.accelerators,
             replicas=deployment.replicas,
+            node_names=serving.node_names,
+            operator_version=serving.operator_version,
+            driver_version=serving.driver_version,
             price_id=plan.price_id,
         )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk import BaseOperator
 
@@ -12,10 +12,13 @@ from hyperpod.run import default_results_uri
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from include.objects import Objects
     from include.results.bisection import Bisection
     from include.results.index import Index
     from include.results.reruns import Case
+    from include.results.trials import Trial
 
+    Asked = TypeVar("Asked", Bisection, Trial)
 JUDGE_DAG = "judge_nights"
 
 
@@ -65,12 +68,16 @@ class SettleRerunOperator(BaseOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return the arguments of the one Dag run that follows; none when this run belongs to no open case."""
         from include.catalog.loader import load_catalog
-        from include.results import bisection
+        from include.results import bisection, trials
         from include.results.reruns import advance, read_case
 
         index = _index()
+        objects = index.store.objects
         if self.case.startswith(f"{bisection.FOLDER}/"):
-            return self._bisected(context, index)
+            question = bisection.read_bisection(objects, self.case)
+            return self._asked(context, question, lambda one: bisection.advance(index, one))
+        if self.case.startswith(f"{trials.FOLDER}/"):
+            return self._asked(context, trials.read_trial(objects, self.case), lambda one: trials.advance(index, one))
         case = read_case(index.store.objects, self.case)
         dag_run: Any = context["dag_run"]
         if case is None or not case.steps or case.steps[-1].run_id != dag_run.run_id:
@@ -87,27 +94,23 @@ class SettleRerunOperator(BaseOperator):
         name = f"confirmed__{case.night}__{case.id}"
         return [{"trigger_dag_id": JUDGE_DAG, "trigger_run_id": name, "conf": {"night": case.night}}]
 
-    def _bisected(self, context: Context, index: Index) -> list[dict[str, Any]]:
-        from include.results.bisection import advance, read_bisection
-
-        one, dag_run = read_bisection(index.store.objects, self.case), context["dag_run"]
+    def _asked(self, context: Context, one: Asked | None, advance: Callable[[Asked], Asked]) -> list[dict[str, Any]]:
+        """Settle a re-run of a question that a person asked."""
+        dag_run: Any = context["dag_run"]
         run_id = dag_run.run_id
         if one is None or run_id not in {step.run_id for step in one.steps}:
             self.log.info("run %s settles nothing", run_id)
             return []
         if one.steps[-1].run_id == run_id:
-            one = advance(index, one)
-        if one.closed:
-            self.log.info("bisection %s: %s", one.id, one.closed)
-            return []
-        self.log.info("bisection %s: next is the good plan with %s", one.id, ", ".join(one.steps[-1].mix) or "nothing")
-        return [_rerun(one)]
+            one = advance(one)
+        self.log.info("%s: %s", one.path, one.story)
+        return [] if one.closed else [_rerun(one)]
 
 
-class BeginBisectionOperator(BaseOperator):
-    """Ask which difference between two runs made a figure worse: name the first re-run, or go on with an open one.
+class _BeginOperator(BaseOperator):
+    """Begin what a person asks: name the first re-run, or go on with an open one.
 
-    :param question: fields of :class:`include.results.bisection.Question` (templated).
+    :param question: fields of the question (templated).
     """
 
     template_fields: Sequence[str] = ("question",)
@@ -123,21 +126,49 @@ class BeginBisectionOperator(BaseOperator):
         from pydantic import ValidationError
 
         from include.errors import ConfigurationError
-        from include.results.bisection import Question, begin
 
         try:
-            one = begin(_index().store.objects, Question.model_validate(self.question))
+            one = self.begin(_index().store.objects)
         except (ConfigurationError, ValidationError) as error:
             raise AirflowFailException(str(error)) from error
+        self.log.info("%s: %s", one.path, one.story)
+        return [] if one.closed else [_rerun(one)]
+
+    def begin(self, objects: Objects) -> Bisection | Trial:
+        """Return the open or answered question."""
+        raise NotImplementedError
+
+
+class BeginBisectionOperator(_BeginOperator):
+    """Ask which difference between two runs made a figure worse.
+
+    :param question: fields of :class:`include.results.bisection.Question` (templated).
+    """
+
+    def begin(self, objects: Objects) -> Bisection:
+        """Return the open or answered bisection."""
+        from include.results.bisection import Question, begin
+
+        one = begin(objects, Question.model_validate(self.question))
         for name, (before, after) in one.changes.items():
             self.log.info("differs: %s: %s -> %s", name, before, after)
-        if one.closed:
-            self.log.info("bisection %s has its answer: %s", one.id, one.closed)
-            return []
-        return [_rerun(one)]
+        return one
 
 
-def _rerun(case: Case | Bisection) -> dict[str, Any]:
+class BeginTrialOperator(_BeginOperator):
+    """Compare two plans by deploying them in pairs.
+
+    :param question: fields of :class:`include.results.trials.Contest` (templated).
+    """
+
+    def begin(self, objects: Objects) -> Trial:
+        """Return the open or ended trial."""
+        from include.results.trials import Contest, begin
+
+        return begin(objects, Contest.model_validate(self.question))
+
+
+def _rerun(case: Case | Bisection | Trial) -> dict[str, Any]:
     from include.results.schema import RERUN_DAG
 
     return {"trigger_dag_id": RERUN_DAG, "trigger_run_id": case.steps[-1].run_id, "conf": case.request()}
