@@ -63,7 +63,9 @@ class Journal:
             )
             execute("COMMIT")
         except BaseException:
-            execute("ROLLBACK")
+            # A full disk rolls back by itself, and a second rollback would hide its error.
+            if self._connection.in_transaction:
+                execute("ROLLBACK")
             raise
 
     def objects(self) -> Iterator[tuple[str, bytes]]:
