@@ -96,15 +96,19 @@ def test_nonsense_for_a_job_is_said_and_ends(content: bytes) -> None:
     assert process.wait(10) == 2
 
 
+def children() -> set[int]:
+    mine = Path(f"/proc/{os.getpid()}/task")
+    return {int(pid) for task in mine.iterdir() for pid in (task / "children").read_text().split()}
+
+
 def test_a_full_disk_ends_the_run_and_keeps_what_was_written(server: ReferenceServer, run: Run) -> None:
     server.play(Script(ttft_ms=1, itl_ms=0.1))
-    limited: list[int] = []
+    # The servers of other tests live in this process too, and their files must not end at this size.
+    servers, limited = children(), set[int]()
 
     def progress(event: dict[str, Any]) -> None:
         if event["event"] == "started" and not limited:
-            mine = Path(f"/proc/{os.getpid()}/task")
-            children = [int(pid) for task in mine.iterdir() for pid in (task / "children").read_text().split()]
-            limited.extend(child for child in children if child != server.process.pid)
+            limited.update(children() - servers)
             for child in limited:
                 resource.prlimit(child, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 
