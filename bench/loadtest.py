@@ -44,7 +44,6 @@ PRIORITY = -10
 HEAVY, HEAVY_MANY = frozenset({"aiperf", "guidellm", "inference-perf", "llmeter"}), 1500
 # Beyond so many streams a run of theirs takes minutes, or they do not get there.
 MOST_STREAMS = {"httpx": 128, "llmeter": 128, "inference-perf": 512, "aiperf": 512, "guidellm": 512}
-NOT_HERE = {"vllm-bench": "needs vLLM itself (torch and CUDA), or stubs in place of a dozen of its modules"}
 
 
 @dataclass
@@ -352,7 +351,8 @@ def make_certificate(folder: Path) -> tuple[str, str]:
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table, write ``var/bench/loadtest.json``."""
     parser = argparse.ArgumentParser(prog="python -m bench.loadtest", description=__doc__)
-    parser.add_argument("--tools", default="ours,wrk,aiohttp,locust,httpx,llmeter,inference-perf,aiperf,guidellm")
+    every = "ours,wrk,aiohttp,locust,httpx,llmeter,vllm-bench,inference-perf,aiperf,guidellm"
+    parser.add_argument("--tools", default=every)
     parser.add_argument("--streams", default="128,512,32,1024,1", help="in this order")
     parser.add_argument("--reps", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=14, help="after so many the peers' cases are left out")
@@ -381,10 +381,12 @@ def _clients(wanted: set[str]) -> tuple[list[clients.Client], dict[str, str]]:
     known: list[clients.Client] = [
         clients.Ours(), clients.Wrk(),
         *(clients.Script(name, places["load"]) for name in ("aiohttp", "locust", "httpx", "llmeter")),
+        clients.VllmBench(places["vllm"], tokenizer),
         clients.InferencePerf(places["inference-perf"], tokenizer), clients.AiPerf(places["aiperf"], tokenizer),
         clients.GuideLlm(places["guidellm"], tokenizer),
     ]  # fmt: skip
-    left_out, tools = dict(NOT_HERE), []
+    left_out: dict[str, str] = {}
+    tools: list[clients.Client] = []
     for client in known:
         problem = client.available() if client.name in wanted else "not asked for"
         if problem:

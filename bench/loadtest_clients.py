@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +18,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from include.catalog.specs import LoadSpec, PromptSpec, WorkloadSpec
 from include.loadtest.engine.words import VOCABULARY
 from include.loadtest.job import Endpoint, Job, Load, Prompts, encode_job
 from include.loadtest.latencies import chunk_gaps, latencies
 from include.loadtest.records import load, read_shard, shard_table, write_parquet
+from include.loadtest.target import Target
 from include.objects import PROJECT_ROOT
 
 PEERS = PROJECT_ROOT / "bench" / "peers"
 PROMPT_TOKENS = 32
+VLLM = "vllm==0.33.0"
+# What its bench needs of it, and what that imports.
+VLLM_FILES = ("vllm/benchmarks/", *(f"vllm/utils/{name}_utils.py" for name in ("argparse", "gc", "import")))
+VLLM_NEEDS = ["transformers==5.20.2", "aiohttp", "numpy", "pillow", "pybase64", "pyyaml", "regex", "tqdm"]
+VLLM_WAIT_S = 300
 
 
 @dataclass
@@ -169,22 +178,43 @@ class InferencePerf:
         return "" if self._program.exists() else "it needs Python 3.12 or later, which is not here and cannot be had"
 
     def command(self, url: str, streams: int, requests: int, tokens: int, out: Path) -> tuple[list[str], bytes]:
-        from include.catalog.specs import LoadSpec, PromptSpec, WorkloadSpec
         from include.loadtest.foreign.inference_perf import InferencePerf as Tool
-        from include.loadtest.target import Target
 
-        load = LoadSpec(mode="closed", concurrency=streams, requests=requests)
-        prompts = (PromptSpec(input_tokens=PROMPT_TOKENS, output_tokens=tokens),)
-        workload = WorkloadSpec(name="w", prompts=prompts, loads=(load,))
-        target = Target(base_url=url, model="reference")
-        return [
-            str(self._program), *Tool().argv(target, workload, load, out / "inference-perf", str(self._tokenizer))[1:],
-        ], b""  # fmt: skip
+        asked = _closed_loop(url, streams, requests, tokens)
+        return [str(self._program), *Tool().argv(*asked, out / "inference-perf", str(self._tokenizer))[1:]], b""
 
     def figures(self, out: Path, stdout: bytes) -> Figures:
         from include.loadtest.foreign.inference_perf import InferencePerf as Importer
 
         return _imported(Importer().collect(out / "inference-perf"), out)
+
+
+class VllmBench:
+    """`vllm bench serve` (its Python client, the default) without vLLM's engine: `peers/vllm_bench_client.py`.
+
+    Its start-up is less than with vLLM installed, which imports torch first.
+    """
+
+    name = "vllm-bench"
+
+    def __init__(self, environment: Path, tokenizer: Path) -> None:
+        self._python, self._tokenizer = environment / "bin" / "python", tokenizer
+
+    def available(self) -> str:
+        if not _vllm_files(self._python.parent.parent).exists():
+            return f"vLLM's wheel could not be had: 0.3 GB, for Linux, waited for {VLLM_WAIT_S} s"
+        return ""
+
+    def command(self, url: str, streams: int, requests: int, tokens: int, out: Path) -> tuple[list[str], bytes]:
+        from include.loadtest.foreign.vllm_bench import VllmBench as Tool
+
+        given = Tool().argv(*_closed_loop(url, streams, requests, tokens), out, str(self._tokenizer))
+        return [str(self._python), str(PEERS / "vllm_bench_client.py"), *given[given.index("serve") + 1 :]], b""
+
+    def figures(self, out: Path, stdout: bytes) -> Figures:
+        from include.loadtest.foreign.vllm_bench import VllmBench as Importer
+
+        return _imported(Importer().collect(out), out)
 
 
 class Wrk:
@@ -218,6 +248,13 @@ class Wrk:
         return int(found[1]) if found else 0
 
 
+def _closed_loop(url: str, streams: int, requests: int, tokens: int) -> tuple[Target, WorkloadSpec, LoadSpec]:
+    """Return what our drivers of other tools take for so many requests by so many users."""
+    level = LoadSpec(mode="closed", concurrency=streams, requests=requests)
+    prompts = (PromptSpec(input_tokens=PROMPT_TOKENS, output_tokens=tokens),)
+    return Target(base_url=url, model="reference"), WorkloadSpec(name="w", prompts=prompts, loads=(level,)), level
+
+
 def _imported(table: Any, out: Path) -> Figures:
     records = load(write_parquet(table, out / "imported.parquet"))
     found = latencies(records)
@@ -227,13 +264,14 @@ def _imported(table: Any, out: Path) -> Figures:
 def make_environments(wanted: set[str]) -> dict[str, Path]:
     """Install the peers, each family in its own environment beside the checkout's; nothing is done twice."""
     uv = [sys.executable, "-m", "uv"]
-    light = PROJECT_ROOT / ".venv-bench-load"
+    light, vllm = PROJECT_ROOT / ".venv-bench-load", PROJECT_ROOT / ".venv-bench-vllm"
     families: list[tuple[Path, set[str], list[str]]] = [
         (
             light,
             {"aiohttp", "httpx", "locust", "llmeter"},
             ["aiohttp", "httpx", "uvloop", "orjson", "locust==2.47.0", "llmeter==0.2.0", "openai"],
         ),
+        (vllm, {"vllm-bench"}, VLLM_NEEDS),
         (PROJECT_ROOT / ".venv-bench-aiperf", {"aiperf"}, ["aiperf==0.13.0"]),
         (PROJECT_ROOT / ".venv-bench-inference-perf", {"inference-perf"}, ["inference-perf==0.7.0"]),
     ]
@@ -241,10 +279,14 @@ def make_environments(wanted: set[str]) -> dict[str, Path]:
         if tools & wanted and not (folder / "bin" / "python").exists():
             python = newer_python() if "inference-perf" in tools else sys.executable
             _try([*uv, "venv", "-q", "--python", python, str(folder)])
-            _try([*uv, "pip", "install", "-q", "--python", str(folder / "bin" / "python"), *packages])
+            # compiled, as pip does: else a peer compiles itself at every start where Python may not write bytecode
+            install = [*uv, "pip", "install", "-q", "--compile-bytecode", "--python", str(folder / "bin" / "python")]
+            _try([*install, *packages])
     guidellm = PROJECT_ROOT / ".venv-bench-guidellm"
     if "guidellm" in wanted:
         _install_guidellm(guidellm)
+    if "vllm-bench" in wanted and vllm.exists() and not _vllm_files(vllm).exists():
+        _take_vllm_bench(vllm)
     return {
         "load": light,
         "guidellm": guidellm,
@@ -272,8 +314,29 @@ def _install_guidellm(guidellm: Path) -> None:
         _try([*pip, "guidellm==0.8.1"])
 
 
-def _try(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, timeout=900, check=False)
+def _take_vllm_bench(folder: Path) -> None:
+    """Take from vLLM's wheel the Python files of its benchmarks; torch and the rest of vLLM stay out."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-cache-dir", "--no-deps", "--only-binary=:all:"]
+        _try([*pip, "-d", scratch, VLLM], timeout=VLLM_WAIT_S)
+        for wheel in Path(scratch).glob("vllm-*.whl"):
+            with zipfile.ZipFile(wheel) as content:
+                content.extractall(scratch, [name for name in content.namelist() if name.startswith(VLLM_FILES)])
+            (Path(scratch) / "vllm").rename(_vllm_files(folder))
+            _try([str(folder / "bin" / "python"), "-m", "compileall", "-q", str(_vllm_files(folder))])
+
+
+def _vllm_files(folder: Path) -> Path:
+    version = sys.version_info
+    return folder / "lib" / f"python{version.major}.{version.minor}" / "site-packages" / "vllm"
+
+
+def _try(command: list[str], timeout: float = 900) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        print(f"  {' '.join(command[-3:])}: took longer than {timeout:.0f} s")
+        return
     if done.returncode:
         print(f"  {' '.join(command[-3:])}: {done.stderr.decode(errors='replace').strip()[-200:]}")
 
