@@ -318,7 +318,7 @@ def _take_vllm_bench(folder: Path) -> None:
     """Take from vLLM's wheel the Python files of its benchmarks; torch and the rest of vLLM stay out."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         pip = [sys.executable, "-m", "pip", "download", "-q", "--no-cache-dir", "--no-deps", "--only-binary=:all:"]
-        _try([*pip, "-d", scratch, VLLM], timeout=VLLM_WAIT_S)
+        _try(["env", f"TMPDIR={scratch}", *pip, "-d", scratch, VLLM], timeout=VLLM_WAIT_S)
         for wheel in Path(scratch).glob("vllm-*.whl"):
             with zipfile.ZipFile(wheel) as content:
                 content.extractall(scratch, [name for name in content.namelist() if name.startswith(VLLM_FILES)])
