@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasGenerator, BaseModel, ConfigDict, Discriminator, Field, Tag
 from pydantic.alias_generators import to_camel
 
-JsonObject = dict[str, Any]
+from include.catalog.base import JsonObject as JsonObject
+
 AMP_WORKSPACE = r"^https://aps-workspaces\.[a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)*\.amazonaws\.com/workspaces/ws-[a-zA-Z0-9-]+$"
 ROLE_ARN = r"^arn:aws[a-z-]*:iam::\d{12}:role/[a-zA-Z0-9+=,.@_/-]+$"
 
@@ -19,7 +20,9 @@ ROLE_ARN = r"^arn:aws[a-z-]*:iam::\d{12}:role/[a-zA-Z0-9+=,.@_/-]+$"
 class DeploymentPart(BaseModel):
     """Base of the parts of a deployment: frozen, strict about unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=AliasGenerator(serialization_alias=to_camel))
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=AliasGenerator(serialization_alias=to_camel), defer_build=True
+    )
 
     def rendered(self) -> JsonObject:
         """Return the custom resource's names and the values that were written."""

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import datetime as dt
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
+from include.catalog.base import JsonObject as JsonObject
+from include.catalog.base import Spec as Spec
 from include.catalog.deployment import DeploymentSpec
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$"), AfterValidator(lambda day: str(dt.date.fromisoformat(day)))]
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)]
-JsonObject = dict[str, Any]
-
-
-class Spec(BaseModel):
-    """Base of everything that a person writes: frozen, strict about unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class FolderSource(Spec):

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from include.errors import ConfigurationError, FailureClass, IntegrityError, PipelineError
+from include.errors import ConfigurationError, IntegrityError
 from include.staging.digests import crc_text
 from include.staging.manifest import FILES_FOLDER, MANIFEST_NAME, Manifest, ManifestFile
+from include.staging.reader import Range
 from include.staging.target import Target
+from include.staging.transfer import Count, Readers, Wanted, transfer
 
-PART = 8 << 20
-PARTS_AT_ONCE = 12
+READS_AT_ONCE = 12
 READ = 16 << 20
+FLUSHES_AT_ONCE = 2
+# Ranges of a file between two flushes.
+FLUSH_EVERY = 8
 # Room for the file system's own records.
 MARGIN = 1.05
 
@@ -29,7 +34,7 @@ class Fetched:
     moved_bytes: int
 
 
-def fetch(target: Target, root: Path, count: Callable[[str, int], None] = lambda _, __: None) -> Fetched:
+def fetch(target: Target, root: Path, count: Count = lambda _, __: None) -> Fetched:
     """Copy a staged revision to ``<root>/<name>/<revision>/files``; its manifest is written beside, last.
 
     A file appears under its name only when its CRC64NVME is the manifest's. What an earlier attempt finished is
@@ -39,13 +44,14 @@ def fetch(target: Target, root: Path, count: Callable[[str, int], None] = lambda
     :raises ConfigurationError: there is not enough room.
     :raises IntegrityError: naming the files whose bytes differ.
     """
-    manifest = target.require_manifest()
-    place = root / manifest.name / manifest.revision
-    folder = place / FILES_FOLDER
-    missing = [file for file in manifest.files if not _is_there(folder, file)]
-    require_room(root, sum(file.size for file in missing))
-    if missing:
-        _fetch_all(target, folder, missing, count)
+    with Readers() as readers:
+        manifest = target.require_manifest()
+        place = root / manifest.name / manifest.revision
+        folder = place / FILES_FOLDER
+        missing = [file for file in manifest.files if not _is_there(folder, file)]
+        require_room(root, sum(file.size for file in missing))
+        if missing:
+            _fetch_all(target, folder, missing, readers, count)
     _write_manifest(place, manifest)
     return Fetched(folder, sum(file.size for file in missing))
 
@@ -65,7 +71,7 @@ def require_room(root: Path, needed: int) -> None:
         )
 
 
-def warm(folder: Path, count: Callable[[str, int], None] = lambda _, __: None) -> int:
+def warm(folder: Path, count: Count = lambda _, __: None) -> int:
     """Read every file of a fetched or imported revision, so that its bytes are resident, and check them meanwhile.
 
     On FSx for Lustre reading a file that was only imported brings its bytes from S3. Needs no privileges.
@@ -79,7 +85,7 @@ def warm(folder: Path, count: Callable[[str, int], None] = lambda _, __: None) -
     if not path.exists():
         raise IntegrityError("NotStaged", f"{path}: there is no manifest", fix="fetch or import the revision")
     manifest = Manifest.from_bytes(path.read_bytes(), str(path))
-    with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
         wrong = pool.map(lambda file: _read_check(place / FILES_FOLDER / file.path, file, count), manifest.files)
         _refuse([one for one in wrong if one], place)
     return manifest.total_bytes
@@ -99,76 +105,71 @@ def _partial(folder: Path, file: ManifestFile) -> Path:
     return path
 
 
-def _fetch_all(target: Target, folder: Path, files: Iterable[ManifestFile], count: Callable[[str, int], None]) -> None:
-    from awscrt.checksums import combine_crc64nvme
-
-    wrong = []
-    with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
-        running = []
-        for file in files:
-            partial = _partial(folder, file)
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            partial.touch()
-            os.truncate(partial, file.size)
-            ranges = [(begin, min(begin + PART, file.size)) for begin in range(0, file.size, PART)]
-            parts = [pool.submit(_fetch_range, target, file, partial, *span, count) for span in ranges]
-            running.append((file, partial, ranges, parts))
-        try:
-            for file, partial, ranges, parts in running:
-                crc = 0
-                for (begin, end), part in zip(ranges, parts, strict=True):
-                    crc = combine_crc64nvme(crc, part.result(), end - begin)
-                if crc_text(crc) != file.crc64nvme:
-                    wrong.append(f"{file.path}: CRC64NVME is {crc_text(crc)}, manifest says {file.crc64nvme}")
-                    partial.unlink()
-                    continue
-                _appear(partial, folder / file.path)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+def _fetch_all(target: Target, folder: Path, files: Sequence[ManifestFile], readers: Readers, count: Count) -> None:
+    wanted = [Wanted(file, _partial(folder, file)) for file in files]
+    for one in wanted:
+        one.path.parent.mkdir(parents=True, exist_ok=True)
+        one.path.touch()
+        os.truncate(one.path, one.file.size)
+    wrong: list[str] = []
+    with ThreadPoolExecutor(FLUSHES_AT_ONCE) as pool:
+        pending = [pool.submit(_appear, one.path, folder / one.file.path) for one in wanted if not one.file.size]
+        sums = [Arriving(one) for one in wanted]
+        for span, crc in transfer(target, wanted, count, readers):
+            arriving, path = sums[span.file], wanted[span.file].path
+            arriving.crcs[span] = crc
+            if arriving.complete and (difference := arriving.difference()):
+                wrong.append(difference)
+                path.unlink()
+            elif arriving.complete:
+                pending.append(pool.submit(_appear, path, folder / arriving.wanted.file.path))
+            elif len(arriving.crcs) % FLUSH_EVERY == 0:
+                # The disk works while the network does: the last flush, which everybody waits for, has little to do.
+                pending.append(pool.submit(_flush, path))
+        for future in pending:
+            future.result()
     _refuse(wrong, folder)
     shutil.rmtree(folder.parent / ".partial", ignore_errors=True)
 
 
-def _fetch_range(
-    target: Target, file: ManifestFile, partial: Path, begin: int, end: int, count: Callable[[str, int], None]
-) -> int:
-    """Write one range of a file; return its CRC64NVME."""
-    import obstore
-    from awscrt.checksums import crc64nvme
+@dataclass
+class Arriving:
+    """A file of which some ranges have arrived, with their CRC64NVMEs."""
 
-    path = f"{FILES_FOLDER}/{file.path}"
-    try:
-        # As one buffer: each hand-over from the network's threads to Python costs as much as some ten KiB of TLS.
-        answer = obstore.get(target.objects.native, path, options={"range": (begin, end), "if_match": file.etag})
-        data = memoryview(answer.bytes())
-    except (FileNotFoundError, obstore.exceptions.PreconditionError) as error:
-        raise IntegrityError(
-            "StagedFileChanged", f"{file.path}: not what the manifest says: {error}", fix="verify the revision"
-        ) from error
-    except obstore.exceptions.BaseError as error:
-        raise PipelineError("FetchFailed", f"{file.path}: {error}", failure_class=FailureClass.TRANSIENT) from error
-    if len(data) != end - begin:
-        cut = f"{file.path}: {len(data)} of {end - begin} bytes came"
-        raise PipelineError("FetchFailed", cut, failure_class=FailureClass.TRANSIENT)
-    descriptor, written = os.open(partial, os.O_WRONLY), 0
-    try:
-        while written < len(data):
-            written += os.pwrite(descriptor, data[written:], begin + written)
-    finally:
-        os.close(descriptor)
-    count(file.path, len(data))
-    return int(crc64nvme(data, 0))
+    wanted: Wanted
+    crcs: dict[Range, int] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """All bytes are there."""
+        return sum(span.end - span.begin for span in self.crcs) == self.wanted.file.size
+
+    def difference(self) -> str | None:
+        """Say how the file differs from its manifest, if it does."""
+        from awscrt.checksums import combine_crc64nvme
+
+        crc = 0
+        for span in sorted(self.crcs):
+            crc = combine_crc64nvme(crc, self.crcs[span], span.end - span.begin)
+        file = self.wanted.file
+        found = crc_text(crc)
+        return None if found == file.crc64nvme else f"{file.path}: CRC64NVME is {found}, manifest says {file.crc64nvme}"
 
 
 def _appear(partial: Path, final: Path) -> None:
     final.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(partial, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _flush(partial)
     partial.replace(final)
+
+
+def _flush(path: Path) -> None:
+    # Another thread may have given it its name already, after a flush of its own.
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _write_manifest(place: Path, manifest: Manifest) -> None:
@@ -178,7 +179,7 @@ def _write_manifest(place: Path, manifest: Manifest) -> None:
     partial.replace(place / MANIFEST_NAME)
 
 
-def _read_check(path: Path, file: ManifestFile, count: Callable[[str, int], None]) -> str | None:
+def _read_check(path: Path, file: ManifestFile, count: Count) -> str | None:
     from awscrt.checksums import crc64nvme
 
     crc = size = 0

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from include.canonical import canonical_json, digest
-from include.catalog.specs import JsonObject, Spec
+from include.catalog.base import JsonObject, Spec
 from include.errors import IntegrityError
 
 MANIFEST_NAME = "manifest.json"

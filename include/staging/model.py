@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from include.catalog.specs import Spec
+from include.catalog.base import Spec
 
 
 class StagedModel(Spec):
