@@ -112,6 +112,8 @@ def check_load(load: LoadSpec) -> None:
         problems.append("replay needs a trace")
     if load.arrivals == "ramp" and not load.end_rate:
         problems.append("a ramp needs end_rate")
+    if load.workers and load.concurrency and load.workers > load.concurrency:
+        problems.append(f"workers {load.workers} are more than its concurrency {load.concurrency}: some have none")
     if load.requests is None and load.duration_s is None and load.arrivals != "replay":
         problems.append("neither requests nor duration_s bounds it")
     if problems:

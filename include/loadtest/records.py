@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from include.errors import IntegrityError
+from include.errors import ConfigurationError, IntegrityError
 from include.loadtest.spool import HEALTH, META, ROW, SUMMARY, Row, read_spool
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+RECORDS = "requests.parquet"
 METADATA_KEY = b"hyperpod.loadtest"
 SCHEMA_VERSION = 1
 
@@ -253,10 +254,54 @@ def write_parquet(table: pa.Table, path: Path) -> Path:
     return partial.replace(path)
 
 
-def compact(folder: Path, name: str = "requests.parquet") -> Path:
-    """Turn the spools below ``folder`` into one Parquet file; also after a crash, for whatever was written."""
+def compact(folder: Path, name: str = RECORDS) -> Path:
+    """Turn the spools below ``folder`` into one Parquet file; also after a crash, for whatever was written.
+
+    :raises ConfigurationError: ``NothingToCollect``: there are no spools. ``WouldLoseRecords``: the file that is there
+        already holds requests that the spools do not.
+    """
     spools = sorted(folder.glob("*.spool"))
-    return write_parquet(merge(shard_table(read_shard(spool)) for spool in spools), folder / name)
+    if not spools:
+        raise ConfigurationError(
+            "NothingToCollect",
+            f"{folder} holds no spool",
+            fix="Give the folder of a run that was killed; `report` reads records that were collected already.",
+        )
+    table, path = merge(shard_table(read_shard(spool)) for spool in spools), folder / name
+    lost = _missing_from(table, path)
+    if lost:
+        raise ConfigurationError(
+            "WouldLoseRecords",
+            f"{path} holds {lost} requests that the spools beside it do not",
+            fix="Move the Parquet file or the spools to a folder of their own: they are of two runs.",
+        )
+    return write_parquet(table, path)
+
+
+def _missing_from(table: pa.Table, path: Path) -> int:
+    """Return how many requests of the record file at ``path``, if there is one, are not in ``table``."""
+    if not path.exists():
+        return 0
+    kept = set(_tables(path, ("request_id",))[0]["request_id"].to_pylist())
+    return len(kept.difference(table["request_id"].to_pylist()))
+
+
+def record_files(folder: Path) -> list[Path]:
+    """Return the record files of a run's folder; scraped metrics lie beside them and are none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if (whole := folder / RECORDS).exists():
+        return [whole]
+    found = []
+    for file in sorted(folder.glob("*.parquet")):
+        try:
+            known = METADATA_KEY in (pq.read_schema(file).metadata or {})
+        except (OSError, pa.ArrowException):
+            known = True  # reading it will say what is wrong
+        if known:
+            found.append(file)
+    return found
 
 
 def load(source: Path | Sequence[Path], columns: Sequence[str] | None = None) -> Records:
@@ -268,7 +313,7 @@ def load(source: Path | Sequence[Path], columns: Sequence[str] | None = None) ->
     :raises IntegrityError: a file is not a record file.
     """
     sources = [source] if isinstance(source, Path) else list(source)
-    files = [file for path in sources for file in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
+    files = [file for path in sources for file in (record_files(path) if path.is_dir() else [path])]
     wanted = columns if len(files) == 1 and files[0].is_file() else None
     tables = [table for path in sources for table in _tables(path, wanted)]
     table = tables[0] if len(tables) == 1 else merge(tables)
@@ -281,7 +326,7 @@ def _tables(path: Path, columns: Sequence[str] | None = None) -> list[pa.Table]:
     import pyarrow.parquet as pq
 
     if path.is_dir():
-        parquet = sorted(path.glob("*.parquet"))
+        parquet = record_files(path)
         if not parquet:
             return [shard_table(read_shard(spool)) for spool in sorted(path.glob("*.spool"))]
         return [table for file in parquet for table in _tables(file, columns)]

@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
-from itertools import cycle
 from time import monotonic_ns
 
 from include.loadtest.engine.clock import NS, Timers
@@ -45,7 +44,8 @@ class Dispatcher:
         timeout_s: float,
     ) -> None:
         self._endpoint = endpoint
-        self._addresses = cycle(addresses)
+        self._addresses = deque(addresses)
+        self._refusing: list[str] = []
         self._context = context
         self._timers = timers
         self._render = render
@@ -131,7 +131,7 @@ class Dispatcher:
     def on_finished(self, connection: Connection, exchange: Exchange) -> None:
         """Free the connection for the next in the queue, then report."""
         self._flying.pop(exchange, None)
-        stale = self._is_stale(exchange)
+        stale = self._is_stale(connection, exchange)
         if connection.usable and not self._closing:
             if self._queue:
                 self._send(connection, self._queue.popleft(), exchange.end)
@@ -151,15 +151,18 @@ class Dispatcher:
         if connection in self._idle:
             self._idle.remove(connection)
 
-    def _is_stale(self, exchange: Exchange) -> bool:
-        """True when a long idle connection was closed just as it was used again: the server never saw the request."""
+    def _is_stale(self, connection: Connection, exchange: Exchange) -> bool:
+        """True when a long idle connection was closed just as it was used again: the server never saw the request.
+
+        The news of that takes a round trip; connecting took one at least.
+        """
         return (
             exchange.error_class == "cut"
             and not exchange.first_byte
             and not exchange.resent
             and exchange.reused
             and exchange.idle_ns >= STALE_IDLE_NS
-            and exchange.end - exchange.sent <= STALE_ANSWER_NS
+            and exchange.end - exchange.sent <= max(STALE_ANSWER_NS, 2 * connection.connect_ns)
         )
 
     def _launch(self, exchange: Exchange) -> None:
@@ -222,17 +225,49 @@ class Dispatcher:
         self.finished(exchange)
 
     async def _connect(self) -> Connection:
+        """Connect to the next address in turn; to the others when it refuses, and to it no more if one of them works.
+
+        A name may have addresses at which nobody listens (``localhost`` is ``::1`` too).
+        """
+        tried: list[str] = []
+        self._addresses.rotate(-1)
+        addresses = [*self._addresses, *self._refusing]
+        for address in addresses:
+            try:
+                connection = await self._connect_to(address, CONNECT_TIMEOUT_S / len(addresses))
+            except ssl.SSLError:
+                raise
+            except OSError:
+                tried.append(address)
+                if len(tried) == len(addresses):
+                    raise
+            else:
+                self._prefer(address, tried)
+                return connection
+        raise OSError("the endpoint's name has no address")
+
+    def _prefer(self, address: str, tried: list[str]) -> None:
+        """Put the addresses that refused behind the one that answered."""
+        refused = [other for other in tried if other in self._addresses]
+        if refused or address in self._refusing:
+            self._addresses = deque(other for other in self._addresses if other not in tried)
+            self._refusing = [other for other in self._refusing if other != address] + refused
+            if address not in self._addresses:
+                self._addresses.append(address)
+
+    async def _connect_to(self, address: str, timeout_s: float) -> Connection:
         loop = asyncio.get_running_loop()
         endpoint = self._endpoint
-        name = endpoint.host_header.rpartition(":")[0] if ":" in endpoint.host_header else endpoint.host_header
+        started = monotonic_ns()
         coroutine = loop.create_connection(
             lambda: Connection(endpoint, self),
-            next(self._addresses),
+            address,
             endpoint.port,
             ssl=self._context,
-            server_hostname=(name or endpoint.host) if self._context else None,
+            server_hostname=endpoint.host if self._context else None,
         )
-        _, connection = await asyncio.wait_for(coroutine, CONNECT_TIMEOUT_S)
+        _, connection = await asyncio.wait_for(coroutine, timeout_s)
+        connection.connect_ns = monotonic_ns() - started
         return connection
 
     def _sweep(self) -> None:

@@ -104,6 +104,7 @@ class ClosedLoop(Loop):
         for user in range(self._users):
             due = t0 + self._ramp_ns * user // self._users
             self._timers.at(due, self._begin, due)
+        self._check()  # without users nothing else would ever say that it is over
 
     def _begin(self, due: int) -> None:
         self._waiting -= 1
@@ -115,7 +116,7 @@ class ClosedLoop(Loop):
         return bool(self.stopping) or (self._requests is not None and self.issued >= self._requests)
 
     def _exhausted(self) -> bool:
-        return self._requests is not None and self.issued >= self._requests
+        return not self._users or (self._requests is not None and self.issued >= self._requests)
 
     def _next_of(self, exchange: Exchange) -> None:
         if self._bounded():

@@ -49,6 +49,7 @@ class Connection(asyncio.Protocol):
         self._template: EventTemplate | None = None
         self._fd = -1
         self.idle_since = 0
+        self.connect_ns = 0
         self.requests = 0
         self.usable = False
 
@@ -169,7 +170,9 @@ class Connection(asyncio.Protocol):
         if self._reply is not None:
             self._reply.finish(self._now)
         self._complete = True
-        self.usable = self.usable and bool(self._parser.should_keep_alive())
+        # An early answer (413, 429): what is still buffered of this request would end up amid the next one.
+        written = self._transport is not None and self._transport.get_write_buffer_size() == 0
+        self.usable = self.usable and written and bool(self._parser.should_keep_alive())
 
     # requests
 

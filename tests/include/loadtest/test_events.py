@@ -131,6 +131,9 @@ class _Transport:
 
     def write(self, data: bytes) -> None: ...
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def abort(self) -> None:
         self.aborted = True
 

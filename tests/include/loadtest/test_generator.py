@@ -89,6 +89,14 @@ def test_a_stop_during_a_warm_up_that_is_never_answered(server: ReferenceServer,
     assert process.wait(20) != 0
 
 
+def test_a_generator_without_users_ends_at_once(server: ReferenceServer, tmp_path: Path) -> None:
+    server.play(Script(ttft_ms=1, itl_ms=0.1))
+    load = Load(mode="closed", concurrency=2, requests=30)
+    process = start(encode_job(job(server, tmp_path, worker=2, workers=3, load=load)))
+    assert process.wait(20) == 0
+    assert read_shard(tmp_path / "x.spool").rows == []
+
+
 @pytest.mark.parametrize("content", [b"\n", b"{}\n", b"not json\n", b'{"endpoint": 3}\n'])
 def test_nonsense_for_a_job_is_said_and_ends(content: bytes) -> None:
     process = start(content)

@@ -256,6 +256,7 @@ def test_exact_lengths_are_proven_by_the_servers_tokenizer_or_not_claimed(server
         ({"mode": "open", "requests": 3}, "rate"),
         ({"mode": "open", "rate": 3.0}, "bounds"),
         ({"mode": "open", "arrivals": "replay"}, "trace"),
+        ({"concurrency": 2, "requests": 30, "workers": 3}, "workers 3 are more than its concurrency 2"),
         ({"mode": "open", "arrivals": "ramp", "rate": 1.0, "requests": 3}, "end_rate"),
     ],
 )

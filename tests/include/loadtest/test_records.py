@@ -112,6 +112,35 @@ def test_a_file_that_holds_no_records_is_refused(tmp_path: Path) -> None:
         load_records(tmp_path / "b.parquet")
 
 
+def test_collecting_twice_or_nowhere_loses_no_record(tmp_path: Path) -> None:
+    write(tmp_path / "a.spool", [row(i) for i in range(20)])
+    path = compact(tmp_path)
+    assert compact(tmp_path) == path  # the same spools again
+    (tmp_path / "a.spool").unlink()
+    with pytest.raises(ConfigurationError, match="holds no spool"):
+        compact(tmp_path)
+    write(tmp_path / "other.spool", [row(i) for i in range(15, 60)])
+    with pytest.raises(ConfigurationError, match="holds 15 requests that the spools beside it do not"):
+        compact(tmp_path)
+    assert load_records(path).table.num_rows == 20
+    with pytest.raises(ConfigurationError, match="NothingToCollect"):
+        compact(tmp_path / "mistyped")
+    assert not (tmp_path / "mistyped").exists()
+
+
+def test_a_runs_folder_is_read_although_metrics_lie_in_it(tmp_path: Path) -> None:
+    write(tmp_path / "a.spool", [row(i) for i in range(5)])
+    pq.write_table(pa.table({"unix_ns": [1], "value": [2.0]}), tmp_path / "server-metrics.parquet")
+    assert load_records(tmp_path).table.num_rows == 5  # spools of a crash
+    compact(tmp_path)
+    assert load_records(tmp_path).table.num_rows == 5
+    (tmp_path / "requests.parquet").rename(tmp_path / "worker-0.parquet")
+    assert load_records(tmp_path).table.num_rows == 5
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1")
+    with pytest.raises(IntegrityError, match="torn"):
+        load_records(tmp_path)
+
+
 SPEC = PromptSpec(kind="dataset", output_tokens=9, turns=2)
 
 
