@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 VALID = "VALID"
+END_SLACK_NS = 50_000_000
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -232,15 +233,15 @@ def _send_lag(measured: Records) -> float | None:
 
 
 def _client_facts(records: Records) -> dict[str, Any]:
-    """Return lag (ms) over all generators, and CPU and waiting share of the worst one, from t0 to the last send."""
+    """Return lag (ms) over all generators, and CPU and waiting share of the worst one, from t0 to the load's end."""
     import numpy as np
 
     late: list[int] = []
     cpu: list[float] = []
     wait: list[float] = []
     for worker in records.workers:
-        beats = worker["health"]
-        late += [value for beat in beats for value in beat["late_us"]]
+        beats = _beats_of_the_load(worker)
+        late += [value for beat in beats[1:] for value in beat["late_us"]]
         if len(beats) < 2 or beats[-1]["at"] <= beats[0]["at"]:
             continue
         span = beats[-1]["at"] - beats[0]["at"]
@@ -253,6 +254,19 @@ def _client_facts(records: Records) -> dict[str, Any]:
         "cpu_share": max(cpu, default=None),
         "wait_share": max(wait, default=None),
     }
+
+
+def _beats_of_the_load(worker: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the beats from the last one before t0 to the first one after the load's end.
+
+    Beats of the wait for the start, of the drain and of what is looked up afterwards would dilute those that count.
+    """
+    beats, summary = worker["health"], worker["summary"] or {}
+    # An open loop ends once its last arrivals are sent, some milliseconds after the beat that its time brings.
+    t0, end = summary.get("t0") or 0, (summary.get("stopped_at") or float("inf")) - END_SLACK_NS
+    first = max((place for place, beat in enumerate(beats) if beat["at"] <= t0), default=0)
+    last = next((place for place, beat in enumerate(beats) if beat["at"] >= end), len(beats) - 1)
+    return list(beats[first : last + 1])
 
 
 def _streams(measured: Records) -> tuple[int | None, int | None]:

@@ -19,6 +19,7 @@ CONNECT_TIMEOUT_S = 15.0
 SIDE_TIMEOUT_S = 5.0
 SWEEP_NS = 50_000_000
 STALE_IDLE_NS = NS
+OPEN_AT_ONCE = 64
 STALE_ANSWER_NS = 50_000_000
 
 Render = Callable[[bytes, str], bytes]
@@ -56,6 +57,7 @@ class Dispatcher:
         self._queue: deque[Exchange] = deque()
         self._connecting: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._opened = 0
         self.limit: int | None = None
         self.finished: Callable[[Exchange], None] = _nobody
         self.peak = 0
@@ -73,12 +75,32 @@ class Dispatcher:
 
     async def open(self, count: int) -> None:
         """Open connections until ``count`` are idle; those that fail are left to the requests to report."""
+        self._opened = count
         missing = count - len(self._idle)
-        for start in range(0, missing, 64):
-            batch = [self._connect() for _ in range(min(64, missing - start))]
+        for start in range(0, missing, OPEN_AT_ONCE):
+            batch = [self._connect() for _ in range(min(OPEN_AT_ONCE, missing - start))]
             for result in await asyncio.gather(*batch, return_exceptions=True):
                 if isinstance(result, Connection):
                     self._idle.append(result)
+
+    async def refresh(self, until: int) -> None:
+        """Replace idle connections that were opened long ago, as far as that is done by ``until`` (monotonic ns).
+
+        Servers close them after a few seconds without a request, just when all are used at once.
+        """
+        while monotonic_ns() < until:
+            now = monotonic_ns()
+            old = [connection for connection in self._idle if now - connection.idle_since >= STALE_IDLE_NS]
+            missing = max(0, self._opened - len(self._idle))
+            batch = [self._connect() for _ in range(min(OPEN_AT_ONCE, len(old) + missing))]
+            found = await asyncio.gather(*batch, return_exceptions=True)
+            fresh = [connection for connection in found if isinstance(connection, Connection)]
+            if not fresh:
+                return
+            for connection in old[: max(0, len(fresh) - missing)]:
+                self.on_idle_lost(connection)
+                connection.close()
+            self._idle += fresh
 
     def submit(self, ask: Ask, scheduled: int, phase: str) -> Exchange:
         """Send now if a connection or room for one is there, else queue."""

@@ -34,6 +34,7 @@ from include.loadtest.spool import META, SUMMARY, SpoolWriter
 
 MAX_PREOPENED = 1024
 FLUSH_NS = 200_000_000
+FRESH_BY_NS = 20_000_000
 STOP_GRACE_S = 5.0
 EXIT_AT_ONCE = 4
 
@@ -272,8 +273,11 @@ class Generator:
         gc.collect()
         gc.freeze()
         gc.disable()
-        self._health.start()
-        return max(wanted - anchor, monotonic_ns() + 1_000_000)
+        await self._dispatcher.refresh(wanted - anchor - FRESH_BY_NS)
+        t0 = max(wanted - anchor, monotonic_ns() + 1_000_000)
+        # Not while a start far ahead is waited for: idle beats would hide busy ones.
+        self._timers.at(t0 - 1_000_000, self._health.start)
+        return t0
 
     # from t0
 
@@ -286,6 +290,7 @@ class Generator:
         self._timers.at(t0 + round(self._job.progress_s * NS), self._progress, t0)
         self._timers.at(t0 + FLUSH_NS, self._flush)
         await plan.done.wait()
+        self._health.stop()
 
     def _late_ms(self, t0: int) -> float:
         """How long after its appointed time the load began (0 without an appointment)."""
@@ -303,6 +308,7 @@ class Generator:
         self._timers.at(monotonic_ns() + round(self._job.timeout_s * NS), self._drain_over)
         if isinstance(plan, OpenLoop):
             plan.end_arrivals()
+        self._health.mark()
 
     def _drain_over(self) -> None:
         """What is not answered one timeout after the load's end will not be waited for."""

@@ -34,10 +34,17 @@ class Health:
         self._due = now + BEAT_NS
         self._timers.at(self._due, self._beat)
 
+    def mark(self) -> None:
+        """End the second early: what follows (the drain) is told apart from the load."""
+        now = monotonic_ns()
+        self._note(now)
+        self._second = now
+
     def stop(self) -> None:
-        """Write the last, partial second."""
-        self._stopped = True
-        self._note(monotonic_ns())
+        """Write the last, partial second; a second call does nothing."""
+        if not self._stopped:
+            self._stopped = True
+            self._note(monotonic_ns())
 
     def _beat(self) -> None:
         if self._stopped:

@@ -190,3 +190,36 @@ async def test_how_late_the_news_of_a_closed_connection_may_come_depends_on_the_
     exchange.fail("cut")
     assert sender._is_stale(connection, exchange) is stale
     timers.close()
+
+
+async def test_connections_that_waited_long_for_the_start_are_replaced_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pods wait minutes for the last one; servers close what is idle for five seconds, and say so when it is used."""
+    accepted: list[socket.socket] = []
+
+    def keep(peer: socket.socket) -> None:
+        accepted.append(peer)
+        while request_of(peer):
+            peer.sendall(WHOLE)
+
+    with serving(keep) as url:
+        loop = asyncio.get_running_loop()
+        timers = Timers(loop)
+        sender = dispatcher(timers, ["127.0.0.1"], int(url.rpartition(":")[2]))
+        await sender.open(3)
+        young = list(sender._idle)
+        await sender.refresh(monotonic_ns() + NS)
+        assert sender._idle == young
+        for connection in young:
+            connection.idle_since -= 6 * NS
+        sender._idle[0].close()
+        await asyncio.sleep(0)  # the loop tells the connection that it is closed
+        await sender.refresh(monotonic_ns())
+        assert set(sender._idle) <= set(young)  # the start is now: there is no time
+        await sender.refresh(monotonic_ns() + 10 * NS)
+        assert len(sender._idle) == 3
+        assert not set(sender._idle) & set(young)
+        assert all(connection.usable for connection in sender._idle)
+        sender.close()
+        timers.close()

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from include.catalog.specs import PromptSpec, Slo
 from include.errors import ConfigurationError, IntegrityError
-from include.loadtest.api import load_records, summarise
+from include.loadtest.api import judge, load_records, summarise
 from include.loadtest.datasets import to_entry, write_dataset, write_trace
 from include.loadtest.engine.prompts import Entry, TraceEntry
 from include.loadtest.prometheus import Sample, parse
-from include.loadtest.records import compact, merge, read_shard, shard_table
+from include.loadtest.records import Records, compact, merge, read_shard, shard_table
 from include.loadtest.reference.process import ReferenceServer
 from include.loadtest.reference.script import Script
 from include.loadtest.spool import META, ROW, Row, SpoolWriter, read_spool
@@ -139,6 +139,30 @@ def test_a_runs_folder_is_read_although_metrics_lie_in_it(tmp_path: Path) -> Non
     (tmp_path / "torn.parquet").write_bytes(b"PAR1")
     with pytest.raises(IntegrityError, match="torn"):
         load_records(tmp_path)
+
+
+def test_a_busy_load_is_not_diluted_by_the_wait_before_or_the_drain_after_it(tmp_path: Path) -> None:
+    """Two seconds at 95 % of a core, between ten idle ones before the start and forty idle ones of draining."""
+    records = Records(shard_table(read_shard(write(tmp_path / "a.spool", [row(i) for i in range(40)]))), [])
+    second = 10**9
+    beats = [
+        {
+            "at": at * second,
+            "cpu_ns": round(0.95 * min(max(at - 10, 0), 2) * second),
+            "wait_ns": 0,
+            "late_us": [9_000 if 10 < at <= 12 else 0] * 100,
+        }
+        for at in range(53)
+    ]
+    summary = {"t0": 10 * second, "stopped_at": 12 * second}
+    records.workers = [{"meta": {}, "health": beats, "summary": summary}]
+    verdict = judge(records)
+    assert verdict.client_cpu_share == pytest.approx(0.95)
+    reasons = [reason for reason in verdict.reasons if reason.startswith("CLIENT_BOUND")]
+    assert [reason.partition(": ")[2].partition(" ")[0] for reason in reasons] == ["event", "event", "CPU"]
+    # A generator that was killed has no summary: all its beats count.
+    records.workers = [{"meta": {}, "health": beats[10:13], "summary": None}]
+    assert judge(records).client_cpu_share == pytest.approx(0.95)
 
 
 SPEC = PromptSpec(kind="dataset", output_tokens=9, turns=2)
