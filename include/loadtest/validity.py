@@ -30,6 +30,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     :param cpu_share: of one core, by the busiest generator.
     :param wait_share: of the window that a generator was ready to run and had no core.
     :param output_share: received / asked output tokens, least.
+    :param output_requests: share of the answers, most that may be shorter, longer, empty or unstreamed.
     :param usage_error: of the tokenizer's count, most that the usage field may differ.
     """
 
@@ -41,6 +42,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     wait_share: float = 0.25
     error_rate: float = 0.01
     output_share: float = 0.95
+    output_requests: float = 0.01
     usage_error: float = 0.10
     late_start_ms: float = 1000.0
     percentile: float = 50
@@ -63,6 +65,10 @@ class _Facts(msgspec.Struct, kw_only=True):
     asked_rate: float | None
     delivered_rate: float | None
     output_share: float | None
+    short: int
+    long: int
+    empty: int
+    unstreamed: int
     tokens_unknown: int
     usage_below_chunks: int
     usage_error: float | None
@@ -166,11 +172,21 @@ def _load_reasons(facts: _Facts, limits: Limits) -> Iterator[tuple[str, str]]:
 
 
 def _output_reasons(facts: _Facts, limits: Limits) -> Iterator[tuple[str, str]]:
-    if facts.output_share is not None and facts.output_share < limits.output_share:
+    in_all = facts.output_share is not None and facts.output_share < limits.output_share
+    if in_all:
         yield (
             "SHORT_OUTPUTS",
             f"{facts.output_share:.1%} of the tokens asked for came (limit {limits.output_share:.0%})",
         )
+    allowed = limits.output_requests * facts.ok
+    for code, count, what in (
+        ("SHORT_OUTPUTS", 0 if in_all else facts.short, "are shorter than asked for"),
+        ("LONG_OUTPUTS", facts.long, "are longer than asked for"),
+        ("EMPTY_OUTPUTS", facts.empty, "are empty"),
+        ("NOT_STREAMED", facts.unstreamed, "came whole although streams were asked for: no TTFT is known"),
+    ):
+        if count > allowed:
+            yield code, f"{count} of {facts.ok} answers {what} (limit {limits.output_requests:.0%})"
     if facts.tokens_unknown:
         yield "NO_TOKEN_COUNT", f"{facts.tokens_unknown} answers came without a usage field"
     if facts.usage_below_chunks:
@@ -306,11 +322,19 @@ def _output_facts(measured: Records, records: Records, ok: np.ndarray[Any, Any])
     kinds = measured.workers[0]["meta"].get("job", {}) if measured.workers else {}
     exact = all(kind.get("kind") != "dataset" for kind in kinds.get("prompts", []))
     generates = kinds.get("endpoint", {}).get("body") != "embeddings"
+    streams = generates and kinds.get("endpoint", {}).get("stream", False)
     known = ok & ~np.isnan(tokens) & (asked > 0)
+    # One token more or less is a matter of counting the end-of-text token.
+    off = np.where(known & exact & (abs(tokens - asked) > 1), tokens / np.where(asked > 0, asked, 1), 1.0)
+    share = Limits().output_share
     counted = [pair for worker in records.workers for pair in (worker["summary"] or {}).get("text_counts", [])]
     truth = sum(pair[1] for pair in counted)
     return {
         "output_share": float(tokens[known].sum() / asked[known].sum()) if exact and known.any() else None,
+        "short": int((off < share).sum()),
+        "long": int((off > 1 / share).sum()),
+        "empty": int((ok & (tokens == 0)).sum()),
+        "unstreamed": int((ok & (chunks == 0) & (tokens != 0)).sum()) if streams else 0,
         "tokens_unknown": int((ok & np.isnan(tokens)).sum()) if generates else 0,
         "usage_below_chunks": int((ok & (tokens < chunks)).sum()),
         "usage_error": sum(abs(pair[0] - pair[1]) for pair in counted) / truth if truth else None,

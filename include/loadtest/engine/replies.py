@@ -20,6 +20,8 @@ from include.loadtest.engine.template import EventTemplate, learn
 Interpret = Callable[[Exchange, bytes, int], None]
 _KEPT_ERROR_BODY = 2048
 _LESSONS = 8
+# The server gave up (vLLM, SGLang): the text until then is no answer. Lengths, stops and filters are one.
+_GAVE_UP = frozenset({"abort", "error"})
 
 
 class _PromptDetails(msgspec.Struct, gc=False):
@@ -87,6 +89,13 @@ def _error_text(error: Any) -> str:
     if isinstance(error, dict):
         return str(error.get("message") or error)
     return str(error)
+
+
+def _check_finish(exchange: Exchange) -> None:
+    if exchange.finish_reason in _GAVE_UP:
+        exchange.fail(
+            f"finish_{exchange.finish_reason}", f"the server ended it: finish reason {exchange.finish_reason}"
+        )
 
 
 def _take_usage(exchange: Exchange, usage: _Usage) -> None:
@@ -274,6 +283,7 @@ class EventReply:
                 self._interpret(self._exchange, payload, now)
         except (msgspec.MsgspecError, StreamFormatError, UnicodeDecodeError) as error:
             self._exchange.fail("bad_event", str(error))
+        _check_finish(self._exchange)
         if not self._exchange.done and not self._exchange.finish_reason:
             self._exchange.fail("truncated", "the stream ended without [DONE] or a finish reason")
 
@@ -331,6 +341,7 @@ class BodyReply:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             self._exchange.fail("bad_body", str(error))
             return
+        _check_finish(self._exchange)
         if not self._exchange.done and not self._exchange.finish_reason:
             self._exchange.fail("bad_body", "neither choices, a generated text nor data in the answer")
 

@@ -69,6 +69,8 @@ def compose(script: Script, answer: Draft, request: Request, path: str, start: i
         request.max_tokens or request.max_completion_tokens or request.parameters.get("max_new_tokens") or script.tokens
     )
     answer.prompt_tokens = count_words(request)
+    if fault is not None and fault.kind == "length":
+        answer.tokens = max(0, answer.tokens + fault.delta)
     if fault is not None and fault.kind == "hang":
         return
     if fault is not None and fault.kind == "http":
@@ -76,8 +78,9 @@ def compose(script: Script, answer: Draft, request: Request, path: str, start: i
         _single(answer, b"HTTP/1.1 %d Planted\r\ncontent-length: %d\r\ncontent-type: application/json\r\n\r\n%s"
                 % (fault.status, len(body), body), start)  # fmt: skip
         return
-    if not (request.stream or sagemaker) or answer.shape == "embeddings":
-        body = frames.whole_answer(answer.shape, answer.prompt_tokens, answer.tokens)
+    if not (request.stream or sagemaker) or answer.shape == "embeddings" or answer.fault == "whole":
+        reason = fault.reason if fault is not None and fault.kind == "finish" else "length"
+        body = frames.whole_answer(answer.shape, answer.prompt_tokens, answer.tokens, reason)
         last = start + round((script.ttft_ms + (answer.tokens - 1) * script.itl_ms) * MS)
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
         _single(answer, head + body, last if answer.shape != "embeddings" else start + round(script.ttft_ms * MS))
@@ -119,7 +122,7 @@ def _compose_events(script: Script, answer: Draft, sagemaker: bool, start: int, 
         content_type = b"application/jsonlines"
     lead = _STREAM_HEAD % content_type
     if script.role_ms is not None:
-        _single(answer, lead + frames.wrap(frames.role_event(), sagemaker=sagemaker),
+        _single(answer, lead + _wrap(script, frames.role_event(), sagemaker),
                 start + round(script.role_ms * MS))  # fmt: skip
         lead = b""
     stall = 0
@@ -130,7 +133,7 @@ def _compose_events(script: Script, answer: Draft, sagemaker: bool, start: int, 
             break
         if kind == "stall" and first <= at < first + tokens and fault:
             stall = round(fault.ms * MS)
-        event = _token_frame(answer.shape, tokens, sagemaker)
+        event = _token_frame(script, answer.shape, tokens, sagemaker)
         due = start + stall + round((script.ttft_ms + (first + tokens - 1) * script.itl_ms) * MS)
         held += lead + event
         lead = b""
@@ -146,14 +149,13 @@ def _compose_events(script: Script, answer: Draft, sagemaker: bool, start: int, 
         answer.events[-1] += end_of_stream
 
 
-_frame_cache: dict[tuple[str, int, bool], bytes] = {}
+def _wrap(script: Script, event: bytes, sagemaker: bool) -> bytes:
+    return frames.wrap(event, sagemaker=sagemaker, pieces=script.chunk_pieces)
 
 
-def _token_frame(shape: str, tokens: int, sagemaker: bool) -> bytes:
-    key = (shape, tokens, sagemaker)
-    if key not in _frame_cache:
-        _frame_cache[key] = frames.wrap(frames.token_event(shape, tokens), sagemaker=sagemaker)
-    return _frame_cache[key]
+@lru_cache(maxsize=256)
+def _token_frame(script: Script, shape: str, tokens: int, sagemaker: bool) -> bytes:
+    return _wrap(script, frames.token_event(shape, tokens, script.part), sagemaker)
 
 
 def _tail(script: Script, answer: Draft, sagemaker: bool) -> bytes:
@@ -163,14 +165,16 @@ def _tail(script: Script, answer: Draft, sagemaker: bool) -> bytes:
         answer.cut_after = len(answer.events)
         return b""
     if kind == "error_event":
-        return frames.wrap(frames.error_event(answer.shape), sagemaker=sagemaker) + b"0\r\n\r\n"
+        return _wrap(script, frames.error_event(answer.shape), sagemaker) + b"0\r\n\r\n"
     if kind == "garbage":
-        return frames.wrap(b"data: {not json\n\n", sagemaker=sagemaker) + b"0\r\n\r\n"
+        return _wrap(script, b"data: {not json\n\n", sagemaker) + b"0\r\n\r\n"
     delta = fault.delta if fault is not None and kind == "wrong_usage" else 0
+    reason = fault.reason if fault is not None and kind == "finish" else "length"
     final = frames.final_events(
-        answer.shape, answer.prompt_tokens, answer.tokens + delta, usage=kind != "no_usage", done=kind != "no_done"
+        answer.shape, answer.prompt_tokens, answer.tokens + delta, usage=kind != "no_usage", done=kind != "no_done",
+        reason=reason,
     )  # fmt: skip
-    return (frames.wrap(final, sagemaker=sagemaker) if final else b"") + b"0\r\n\r\n"
+    return (_wrap(script, final, sagemaker) if final else b"") + b"0\r\n\r\n"
 
 
 def shape_of(path: str, request: Request) -> str:

@@ -16,8 +16,10 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
     :param kind: ``stall`` pauses ``ms`` before token ``at``; ``cut`` closes there; ``http`` answers ``status``;
         ``error_event`` sends an in-band error there; ``wrong_usage`` adds ``delta`` to the completion tokens;
-        ``slow_reader`` leaves the request unread for ``ms``; ``hang`` never answers; ``no_done`` ends cleanly without
-        finish reason and ``[DONE]``; ``no_usage`` leaves the usage out; ``garbage`` sends an event that is no JSON.
+        ``slow_reader`` leaves the body unread for ``ms`` once the head is there; ``hang`` never answers; ``no_done``
+        ends cleanly without finish reason and ``[DONE]``; ``no_usage`` leaves the usage out; ``garbage`` sends an event
+        that is no JSON; ``length`` sends ``delta`` tokens more than asked for; ``finish`` ends with ``reason``;
+        ``whole`` answers in one piece although a stream was asked for.
     """
 
     kind: str
@@ -27,6 +29,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     ms: float = 0.0
     status: int = 500
     delta: int = 0
+    reason: str = "error"
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +39,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     :param per_chunk: tokens in one event, all due when its last is.
     :param role_ms: an empty role chunk this long after receipt, as some servers send.
     :param pieces: each event is sent in so many separate writes.
+    :param chunk_pieces: each event is split over so many HTTP chunks.
+    :param part: of a chat message that the tokens are: ``content``, ``reasoning_content`` or ``tool_calls``.
     :param merge: so many events are held back and sent in one write, at the due time of the last.
     :param freeze_at_s: the whole server stands still for ``freeze_s`` from then, counted from its first request.
     :param slots: requests served at once, the others wait their turn; 0: no limit.
@@ -48,6 +53,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     per_chunk: int = 1
     role_ms: float | None = None
     pieces: int = 1
+    chunk_pieces: int = 1
+    part: str = "content"
     merge: int = 1
     freeze_at_s: float | None = None
     freeze_s: float = 0.0
@@ -73,8 +80,11 @@ def _completion_event(shape: str, choice: dict[str, object] | None, **fields: ob
 
 
 @cache
-def token_event(shape: str, tokens: int) -> bytes:
-    """Return one event that carries ``tokens`` tokens, as vLLM (or TGI, DJL) shapes it."""
+def token_event(shape: str, tokens: int, part: str = "content") -> bytes:
+    """Return one event that carries ``tokens`` tokens, as vLLM (or TGI, DJL) shapes it.
+
+    :param part: of a chat message.
+    """
     text = " tok" * tokens
     if shape == "tgi":
         return sse({"index": 1, "token": {"id": 7, "text": text, "logprob": -0.1, "special": False}})
@@ -82,7 +92,9 @@ def token_event(shape: str, tokens: int) -> bytes:
         return line({"token": {"id": 7, "text": text, "log_prob": -0.1}})
     if shape == "openai-completions":
         return _completion_event(shape, {"text": text})
-    return _completion_event(shape, {"delta": {"content": text}})
+    if part == "tool_calls":
+        return _completion_event(shape, {"delta": {part: [{"index": 0, "function": {"arguments": text}}]}})
+    return _completion_event(shape, {"delta": {part: text}})
 
 
 def role_event() -> bytes:
@@ -90,16 +102,18 @@ def role_event() -> bytes:
     return _completion_event("openai-chat", {"delta": {"role": "assistant", "content": ""}})
 
 
-def final_events(shape: str, prompt_tokens: int, tokens: int, *, usage: bool = True, done: bool = True) -> bytes:
+def final_events(
+    shape: str, prompt_tokens: int, tokens: int, *, usage: bool = True, done: bool = True, reason: str = "length"
+) -> bytes:
     """Return what follows the last token: finish reason, usage, ``[DONE]``."""
     if shape in ("tgi", "djl"):
-        details = {"finish_reason": "length", "generated_tokens": tokens, "input_length": prompt_tokens}
+        details = {"finish_reason": reason, "generated_tokens": tokens, "input_length": prompt_tokens}
         body: dict[str, object] = {"generated_text": "", "details": details} if done else {"index": 2}
         return sse(body) if shape == "tgi" else line(body)
     parts = []
     if done:
         empty: dict[str, object] = {"text": ""} if shape == "openai-completions" else {"delta": {}}
-        parts.append(_completion_event(shape, empty | {"finish_reason": "length"}))
+        parts.append(_completion_event(shape, empty | {"finish_reason": reason}))
     if usage:
         counts = {
             "prompt_tokens": prompt_tokens,
@@ -118,11 +132,11 @@ def error_event(shape: str) -> bytes:
     return line(body) if shape == "djl" else sse(body)
 
 
-def whole_answer(shape: str, prompt_tokens: int, tokens: int) -> bytes:
+def whole_answer(shape: str, prompt_tokens: int, tokens: int, reason: str = "length") -> bytes:
     """Return an unstreamed answer."""
     text = " tok" * tokens
     if shape in ("tgi", "djl"):
-        details = {"finish_reason": "length", "generated_tokens": tokens, "input_length": prompt_tokens}
+        details = {"finish_reason": reason, "generated_tokens": tokens, "input_length": prompt_tokens}
         answer: dict[str, object] = {"generated_text": text, "details": details}
         return msgspec.json.encode([answer] if shape == "tgi" else answer)
     usage = {"prompt_tokens": prompt_tokens, "completion_tokens": tokens}
@@ -130,7 +144,7 @@ def whole_answer(shape: str, prompt_tokens: int, tokens: int) -> bytes:
         data = [{"object": "embedding", "index": 0, "embedding": [0.0] * 8}]
         return msgspec.json.encode({"object": "list", "data": data, "usage": {"prompt_tokens": prompt_tokens}})
     content = {"text": text} if shape == "openai-completions" else {"message": {"role": "assistant", "content": text}}
-    choice = {"index": 0, "finish_reason": "length"} | content
+    choice = {"index": 0, "finish_reason": reason} | content
     return msgspec.json.encode({"id": "r", "choices": [choice], "usage": usage})
 
 
@@ -144,8 +158,13 @@ def line(value: object) -> bytes:
     return msgspec.json.encode(value) + b"\n"
 
 
-def wrap(event: bytes, *, sagemaker: bool) -> bytes:
-    """Return an event as one HTTP chunk, for SageMaker inside an event stream message."""
+def wrap(event: bytes, *, sagemaker: bool, pieces: int = 1) -> bytes:
+    """Return an event as HTTP chunks, for SageMaker inside an event stream message.
+
+    :param pieces: in so many chunks: a proxy may split anywhere.
+    """
     if sagemaker:
         event = encode_message({":message-type": "event", ":event-type": "PayloadPart"}, event)
-    return b"%x\r\n%s\r\n" % (len(event), event)
+    size = max(1, -(-len(event) // pieces))
+    parts = [event[start : start + size] for start in range(0, len(event), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)

@@ -159,6 +159,21 @@ class Server:
         return False
 
 
+class Head:
+    """A request's head; ``number`` counts completion requests, those about the server itself have none."""
+
+    __slots__ = ("fields", "length", "method", "number", "path")
+
+    def __init__(self, method: str, path: str, fields: dict[bytes, bytes], length: int) -> None:
+        self.method, self.path, self.fields, self.length = method, path, fields, length
+        self.number = -1
+
+    @property
+    def side(self) -> bool:
+        """True when no completion is asked for."""
+        return self.method == "GET" or self.path in ("/tokenize", "/_script", "/_reset")
+
+
 class Peer(asyncio.Protocol):
     """One client connection."""
 
@@ -167,7 +182,9 @@ class Peer(asyncio.Protocol):
         self._buffer = b""
         self._fd = -1
         self._transport: asyncio.Transport | None = None
+        self._head: Head | None = None
         self._busy = False
+        self._paused = False
         self._blocked = False
         self.gone = False
 
@@ -185,41 +202,55 @@ class Peer(asyncio.Protocol):
         """Answer each whole request."""
         now = monotonic_ns()
         self._buffer += data
-        while not self._busy and b"\r\n\r\n" in self._buffer:
-            head, _, rest = self._buffer.partition(b"\r\n\r\n")
-            fields = _fields(head)
-            length = int(fields.get(b"content-length", b"0"))
-            if len(rest) < length:
+        while not self._busy and not self._paused and (self._head or self._read_head(now)):
+            head, buffer = self._head, self._buffer
+            if head is None or len(buffer) < head.length:
                 return
-            self._buffer = rest[length:]
-            method, path, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
-            self._dispatch(method, path, fields, rest[:length], now)
+            self._head = None
+            self._buffer = buffer[head.length :]
+            self._dispatch(head, buffer[: head.length], now)
 
-    def _dispatch(self, method: str, path: str, fields: dict[bytes, bytes], body: bytes, now: int) -> None:
+    def _read_head(self, now: int) -> bool:
+        """Take a request's head from the buffer; false when it is not whole, or its body is left unread for now."""
+        head, blank, rest = self._buffer.partition(b"\r\n\r\n")
+        if not blank:
+            return False
+        fields = _fields(head)
+        method, path, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
+        self._buffer = rest
+        self._head = found = Head(method, path, fields, int(fields.get(b"content-length", b"0")))
+        if found.side:
+            return True
         server = self._server
-        if method == "GET" or path in ("/tokenize", "/_script", "/_reset"):
-            self._side(path, body)
-            return
-        number = server.numbered
+        found.number = server.numbered
         server.numbered += 1
         server.first_request = server.first_request or now
-        answer = Answer(self, number, fields.get(b"x-request-id", b"").decode(), now)
+        fault = server.script.fault_for(found.number)
+        if fault is not None and fault.kind == "slow_reader" and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+            server.timers.at(now + round(fault.ms * MS), self._resume)
+            return False
+        return True
+
+    def _dispatch(self, head: Head, body: bytes, now: int) -> None:
+        if head.side:
+            self._side(head.path, body)
+            return
+        answer = Answer(self, head.number, head.fields.get(b"x-request-id", b"").decode(), now)
         try:
             request = decode(body)
         except msgspec.MsgspecError as error:
             self._reply(400, {"error": {"message": str(error)}})
             return
         self._busy = True
-        fault = server.script.fault_for(number)
-        if fault is not None and fault.kind == "slow_reader" and self._transport is not None:
-            answer.received = now + round(fault.ms * MS)
-            self._transport.pause_reading()
-            server.timers.at(answer.received, self._resume)
-        server.begin(answer, request, path)
+        self._server.begin(answer, request, head.path)
 
     def _resume(self) -> None:
+        self._paused = False
         if self._transport is not None and not self.gone:
             self._transport.resume_reading()
+            self.data_received(b"")
 
     def _side(self, path: str, body: bytes) -> None:
         server = self._server

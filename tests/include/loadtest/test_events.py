@@ -6,6 +6,7 @@ import asyncio
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -209,6 +210,40 @@ def test_the_same_record_for_every_split(
 
     check()
     assert receive(shape, data, list(range(len(data))), monkeypatch, sagemaker=sagemaker) == whole
+
+
+def rechunked(data: bytes, sizes: list[int], ends: str) -> bytes:
+    """Return an answer whose body is cut into HTTP chunks of these sizes (the last one again and again)."""
+    head, _, rest = data.partition(b"\r\n\r\n")
+    body = b""
+    while rest and not rest.startswith(b"0\r\n"):
+        size, _, rest = rest.partition(b"\r\n")
+        body, rest = body + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+    chunks, place = [], 0
+    while body:
+        size = sizes[min(place, len(sizes) - 1)]
+        chunks.append(b"%x\r\n%s\r\n" % (len(body[:size]), body[:size]))
+        body, place = body[size:], place + 1
+    return head + b"\r\n\r\n" + b"".join(chunks) + (b"" if ends == "cut" else b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("sagemaker", [False, True])
+@pytest.mark.parametrize("shape", ["openai-chat", "openai-completions", "tgi", "djl"])
+@pytest.mark.parametrize("ends", ["done", "error", "cut", "silent"])
+def test_chunks_that_end_within_an_event_change_nothing(
+    shape: str, sagemaker: bool, ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = answer(shape, sagemaker=sagemaker, tokens=5, ends=ends)
+    whole = msgspec.structs.replace(receive(shape, data, [], monkeypatch, sagemaker=sagemaker), bytes_in=0)
+
+    @given(st.lists(st.integers(1, 400), min_size=1, max_size=12), CUTS, st.booleans())
+    @settings(max_examples=25, deadline=None)
+    def check(sizes: list[int], cuts: list[int], keep_text: bool) -> None:
+        other = rechunked(data, sizes, ends)
+        row = receive(shape, other, cuts, monkeypatch, sagemaker=sagemaker, keep_text=keep_text)
+        assert msgspec.structs.replace(row, bytes_in=0) == whole
+
+    check()
 
 
 PLAIN_TEXT = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=12)

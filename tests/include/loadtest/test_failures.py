@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ FAST = {"ttft_ms": 5.0, "itl_ms": 1.0}
         (Fault(kind="error_event", at=3, every=4), "stream_error"),
         (Fault(kind="no_done", every=4), "truncated"),
         (Fault(kind="garbage", at=3, every=4), "bad_event"),
+        (Fault(kind="finish", reason="error", every=4), "finish_error"),
+        (Fault(kind="finish", reason="abort", every=4), "finish_abort"),
     ],
 )
 def test_each_fault_has_its_own_class(server: ReferenceServer, run: Run, fault: Fault, error_class: str) -> None:
@@ -51,6 +54,74 @@ def test_a_slow_reader_shows_in_the_latency_only(server: ReferenceServer, run: R
     assert outcome.statistics.requests_ok == 3
     assert outcome.statistics.ttft_ms.mean is not None
     assert outcome.statistics.ttft_ms.mean >= 150
+
+
+def test_an_upload_that_nobody_reads_backs_up_and_holds_no_other_stream_up(server: ReferenceServer) -> None:
+    """The second request's body is left unread for ten minutes: it fills the sockets, the others are answered."""
+    server.play(Script(**FAST, faults=[Fault(kind="slow_reader", ms=600_000, every=1000, offset=1)]))
+    small = b'{"stream":true,"max_tokens":4,"messages":[]}'
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+
+    def upload(peer: socket.socket) -> None:
+        peer.settimeout(1)
+        for _ in range(100):
+            peer.sendall(b" " * 1_000_000)
+
+    def whole(peer: socket.socket) -> bytes:
+        peer.sendall(head % len(small) + small)
+        data = b""
+        while not data.endswith(b"0\r\n\r\n"):
+            data += peer.recv(65536)
+        return data
+
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as other,
+        socket.create_connection(("127.0.0.1", server.port)) as large,
+    ):
+        assert whole(other).count(b" tok") == 4
+        large.sendall(head % 100_000_000)
+        with pytest.raises(TimeoutError):
+            upload(large)
+        for _ in range(3):
+            assert whole(other).count(b" tok") == 4
+
+
+def test_a_stall_is_the_gap_before_its_token_and_nothing_else(server: ReferenceServer, run: Run) -> None:
+    server.play(Script(**FAST, faults=[Fault(kind="stall", at=3, ms=400)]))
+    outcome = run(load={"concurrency": 1, "requests": 4})
+    for offsets in load_records(outcome.requests_path).table["chunk_offsets_ns"].to_pylist():
+        gaps = [after - before for before, after in pairwise(offsets)]
+        assert len(gaps) == 7
+        assert gaps.index(max(gaps)) == 2
+        assert max(gaps) >= 380e6
+    assert outcome.statistics.chunk_gap_ms.max is not None
+    assert outcome.statistics.chunk_gap_ms.max >= 380
+
+
+@pytest.mark.parametrize(
+    ("fault", "reasons"),
+    [
+        (Fault(kind="length", delta=-8, every=20), {"SHORT_OUTPUTS: 2 of 40", "EMPTY_OUTPUTS: 2 of 40"}),
+        (Fault(kind="length", delta=-3, every=40), {"SHORT_OUTPUTS: 1 of 40"}),
+        (Fault(kind="length", delta=24, every=10), {"LONG_OUTPUTS: 4 of 40"}),
+        (Fault(kind="length", delta=1), set()),
+        (Fault(kind="whole", every=10), {"NOT_STREAMED: 4 of 40"}),
+    ],
+)
+def test_few_wrong_answers_among_many_right_ones_are_counted(
+    server: ReferenceServer, run: Run, fault: Fault, reasons: set[str]
+) -> None:
+    server.play(Script(**FAST, faults=[fault]))
+    outcome = run(load={"concurrency": 4, "requests": 40})
+    assert outcome.statistics.requests_ok == 40
+    said = {reason.partition(" answers")[0] for reason in outcome.validity.reasons}
+    assert {text for text in said if "OUTPUTS" in text or "STREAMED" in text} == reasons
+
+
+def test_an_unstreamed_answer_that_the_server_gave_up_on_is_a_failure(server: ReferenceServer, run: Run) -> None:
+    server.play(Script(**FAST, faults=[Fault(kind="finish", reason="error", every=4)]))
+    outcome = run(load={"concurrency": 2, "requests": 20}, stream=False)
+    assert outcome.statistics.failures == {"finish_error": 5}
 
 
 def test_failed_requests_leave_no_latency_behind(server: ReferenceServer, run: Run) -> None:

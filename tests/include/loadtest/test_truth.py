@@ -29,7 +29,9 @@ def paired(outcome: LoadOutcome, server: ReferenceServer) -> list[tuple[dict, di
     return [(row, truth[row["request_id"]]) for row in rows]
 
 
-@pytest.mark.parametrize("shape", [{}, {"pieces": 3}, {"merge": 4}, {"role_ms": 2.0}, {"per_chunk": 4}])
+@pytest.mark.parametrize(
+    "shape", [{}, {"pieces": 3}, {"merge": 4}, {"chunk_pieces": 3}, {"role_ms": 2.0}, {"per_chunk": 4}]
+)
 def test_every_chunk_is_seen_whatever_the_packets_look_like(
     server: ReferenceServer, run: Run, shape: dict[str, float]
 ) -> None:
@@ -47,6 +49,18 @@ def test_every_chunk_is_seen_whatever_the_packets_look_like(
         assert waited >= first_content - truth["received"]
         assert row["first_byte_ns"] <= row["first_token_ns"] <= row["last_token_ns"] <= row["end_ns"]
         assert row["scheduled_ns"] <= row["sent_ns"]
+
+
+@pytest.mark.parametrize("part", ["reasoning_content", "reasoning", "tool_calls"])
+def test_streams_of_thoughts_and_tool_calls_are_timed_like_text(server: ReferenceServer, run: Run, part: str) -> None:
+    server.play(Script(ttft_ms=20, itl_ms=3, part=part))
+    outcome = run(load={"concurrency": 2, "requests": 8}, prompt={"output_tokens": 16})
+    for row, truth in paired(outcome, server):
+        assert row["ok"], row["error"]
+        assert (row["chunks"], row["output_tokens"]) == (16, 16)
+        assert row["first_token_ns"] - row["sent_ns"] >= truth["writes"][0] - truth["received"]
+        assert row["last_token_ns"] - row["first_token_ns"] > 0
+    assert outcome.validity.details["numbers"]["unstreamed"] == 0
 
 
 def test_chunks_and_tokens_are_told_apart(server: ReferenceServer, run: Run) -> None:
