@@ -40,6 +40,15 @@ CASES = ("upload", "upload-small", "download", "copy", "noop", "hub-to-s3", "spa
 TIMEOUT_S = 300
 PEERS = (sys.executable, "-m", "bench.staging_peers")
 OURS = (sys.executable, "-m", "include.staging")
+CIPHER = """
+openssl_conf = all
+[all]
+ssl_conf = tls
+[tls]
+system_default = chosen
+[chosen]
+Ciphersuites = TLS_AES_128_GCM_SHA256
+"""
 Command = list[str]
 
 
@@ -198,7 +207,11 @@ def sink(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     """Serve TLS; yields the server's folder and the clients' environment."""
     authority, made, key = certificate(folder)
     command = [sys.executable, "-m", "bench.staging_sink", str(folder / "sink"), str(made), str(key)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT_ROOT) as process:
+    # The cipher that S3 chooses; Python cannot be told one of TLS 1.3, its OpenSSL can.
+    preferred = folder / "openssl.cnf"
+    preferred.write_text(CIPHER)
+    known = os.environ | {"OPENSSL_CONF": str(preferred)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT_ROOT, env=known) as process:
         try:
             assert process.stdout is not None
             url = f"https://127.0.0.1:{process.stdout.readline().strip()}"

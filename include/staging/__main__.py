@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 if __name__ == "__main__":
+    # None is used; looking for them reads the metadata of every installed package.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from include.staging.cli import main
 
     sys.exit(main(sys.argv[1:]))

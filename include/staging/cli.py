@@ -73,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("revision")
     fetch.add_argument("--to", type=Path, required=True, help="gets <model>/<revision>/files and manifest.json")
     fetch.add_argument("--warm", action="store_true", help="read everything once more, also what was there before")
+    fetch.add_argument(
+        "--durable", action="store_true", help="wait until the disk has it, not only this machine's memory"
+    )
     deliver = command("deliver", _deliver, "bring a staged revision onto the cluster's FSx file system")
     deliver.add_argument("model", help="name in the catalog")
     deliver.add_argument("revision")
@@ -117,13 +120,14 @@ def _cluster(options: argparse.Namespace) -> ClusterSpec:
 
 
 def _model(options: argparse.Namespace) -> ModelSpec:
-    from include.catalog.deployment import DeploymentSpec
-    from include.catalog.loader import load_catalog
-    from include.catalog.specs import ModelSpec
-
     if not options.source:
+        from include.catalog.loader import load_catalog
+
         return load_catalog().model(options.model)
     from pydantic import ValidationError
+
+    from include.catalog.deployment import DeploymentSpec
+    from include.catalog.specs import ModelSpec
 
     try:
         return ModelSpec.model_validate(
@@ -232,12 +236,16 @@ def _deliver(options: argparse.Namespace) -> int:
 
 
 def _fetch(options: argparse.Namespace) -> int:
-    from include.staging.fetch import fetch, warm
-    from include.staging.progress import Meter
+    from include.staging.readers import Readers
 
-    target = _target(options)
-    meter = Meter(target.require_manifest().total_bytes, _say)
-    done = fetch(target, options.to, meter.count)
+    # They load while the rest does.
+    with Readers() as readers:
+        from include.staging.fetch import fetch, warm
+        from include.staging.progress import Meter
+
+        target = _target(options)
+        meter = Meter(target.require_manifest().total_bytes, _say)
+        done = fetch(target, options.to, meter.count, durable=options.durable, readers=readers)
     if options.warm:
         warm(done.folder)
     print(json.dumps({"folder": str(done.folder), "moved_bytes": done.moved_bytes}))

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from include.errors import ConfigurationError, IntegrityError
 from include.staging.digests import crc_text
 from include.staging.manifest import FILES_FOLDER, MANIFEST_NAME, Manifest, ManifestFile
-from include.staging.reader import Range
+from include.staging.readers import Readers
 from include.staging.target import Target
-from include.staging.transfer import Count, Readers, Wanted, transfer
+from include.staging.transfer import Count, Wanted, transfer
 
 READS_AT_ONCE = 12
 READ = 16 << 20
 FLUSHES_AT_ONCE = 2
-# Ranges of a file between two flushes.
-FLUSH_EVERY = 8
 # Room for the file system's own records.
 MARGIN = 1.05
 
@@ -34,24 +31,34 @@ class Fetched:
     moved_bytes: int
 
 
-def fetch(target: Target, root: Path, count: Count = lambda _, __: None) -> Fetched:
+def fetch(
+    target: Target,
+    root: Path,
+    count: Count = lambda _, __: None,
+    *,
+    durable: bool = False,
+    readers: Readers | None = None,
+) -> Fetched:
     """Copy a staged revision to ``<root>/<name>/<revision>/files``; its manifest is written beside, last.
 
-    A file appears under its name only when its CRC64NVME is the manifest's. What an earlier attempt finished is
-    kept.
+    A file appears under its name only when its CRC64NVME is the manifest's. What is there already is read, and
+    fetched again where it differs.
 
     :param count: gets path and bytes as they arrive.
+    :param durable: return only when the bytes are on the disk, not only in this machine's memory: what reports the
+        revision as there to others wants that.
+    :param readers: started before, while this module was loaded.
     :raises ConfigurationError: there is not enough room.
     :raises IntegrityError: naming the files whose bytes differ.
     """
-    with Readers() as readers:
+    with readers or Readers() as started:
         manifest = target.require_manifest()
         place = root / manifest.name / manifest.revision
         folder = place / FILES_FOLDER
-        missing = [file for file in manifest.files if not _is_there(folder, file)]
+        missing = _missing(folder, manifest)
         require_room(root, sum(file.size for file in missing))
         if missing:
-            _fetch_all(target, folder, missing, readers, count)
+            _fetch_all(target, folder, missing, started, count, durable=durable)
     _write_manifest(place, manifest)
     return Fetched(folder, sum(file.size for file in missing))
 
@@ -91,11 +98,24 @@ def warm(folder: Path, count: Count = lambda _, __: None) -> int:
     return manifest.total_bytes
 
 
-def _is_there(folder: Path, file: ManifestFile) -> bool:
-    try:
-        return (folder / file.path).stat().st_size == file.size
-    except FileNotFoundError:
-        return False
+def _missing(folder: Path, manifest: Manifest) -> list[ManifestFile]:
+    """Return the files that are not there, or are not what the manifest says: those are removed."""
+
+    def wrong(file: ManifestFile) -> bool:
+        path = folder / file.path
+        if not path.exists():
+            return True
+        if path.stat().st_size == file.size and not _read_check(path, file):
+            return False
+        path.unlink()
+        return True
+
+    if not folder.exists():
+        return list(manifest.files)
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        return [
+            file for file, is_wrong in zip(manifest.files, pool.map(wrong, manifest.files), strict=True) if is_wrong
+        ]
 
 
 def _partial(folder: Path, file: ManifestFile) -> Path:
@@ -105,7 +125,9 @@ def _partial(folder: Path, file: ManifestFile) -> Path:
     return path
 
 
-def _fetch_all(target: Target, folder: Path, files: Sequence[ManifestFile], readers: Readers, count: Count) -> None:
+def _fetch_all(
+    target: Target, folder: Path, files: Sequence[ManifestFile], readers: Readers, count: Count, *, durable: bool
+) -> None:
     wanted = [Wanted(file, _partial(folder, file)) for file in files]
     for one in wanted:
         one.path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,63 +135,28 @@ def _fetch_all(target: Target, folder: Path, files: Sequence[ManifestFile], read
         os.truncate(one.path, one.file.size)
     wrong: list[str] = []
     with ThreadPoolExecutor(FLUSHES_AT_ONCE) as pool:
-        pending = [pool.submit(_appear, one.path, folder / one.file.path) for one in wanted if not one.file.size]
-        sums = [Arriving(one) for one in wanted]
-        for span, crc in transfer(target, wanted, count, readers):
-            arriving, path = sums[span.file], wanted[span.file].path
-            arriving.crcs[span] = crc
-            if arriving.complete and (difference := arriving.difference()):
-                wrong.append(difference)
-                path.unlink()
-            elif arriving.complete:
-                pending.append(pool.submit(_appear, path, folder / arriving.wanted.file.path))
-            elif len(arriving.crcs) % FLUSH_EVERY == 0:
-                # The disk works while the network does: the last flush, which everybody waits for, has little to do.
-                pending.append(pool.submit(_flush, path))
-        for future in pending:
+        appearing = []
+        for one, crc in transfer(target, wanted, readers, count):
+            if crc_text(crc) == one.file.crc64nvme:
+                appearing.append(pool.submit(_appear, one.path, folder / one.file.path, durable=durable))
+            else:
+                wrong.append(f"{one.file.path}: CRC64NVME is {crc_text(crc)}, manifest says {one.file.crc64nvme}")
+                one.path.unlink()
+        for future in appearing:
             future.result()
     _refuse(wrong, folder)
     shutil.rmtree(folder.parent / ".partial", ignore_errors=True)
 
 
-@dataclass
-class Arriving:
-    """A file of which some ranges have arrived, with their CRC64NVMEs."""
-
-    wanted: Wanted
-    crcs: dict[Range, int] = field(default_factory=dict)
-
-    @property
-    def complete(self) -> bool:
-        """All bytes are there."""
-        return sum(span.end - span.begin for span in self.crcs) == self.wanted.file.size
-
-    def difference(self) -> str | None:
-        """Say how the file differs from its manifest, if it does."""
-        from awscrt.checksums import combine_crc64nvme
-
-        crc = 0
-        for span in sorted(self.crcs):
-            crc = combine_crc64nvme(crc, self.crcs[span], span.end - span.begin)
-        file = self.wanted.file
-        found = crc_text(crc)
-        return None if found == file.crc64nvme else f"{file.path}: CRC64NVME is {found}, manifest says {file.crc64nvme}"
-
-
-def _appear(partial: Path, final: Path) -> None:
+def _appear(partial: Path, final: Path, *, durable: bool) -> None:
     final.parent.mkdir(parents=True, exist_ok=True)
-    _flush(partial)
-    partial.replace(final)
-
-
-def _flush(path: Path) -> None:
-    # Another thread may have given it its name already, after a flush of its own.
-    with contextlib.suppress(FileNotFoundError):
-        descriptor = os.open(path, os.O_RDONLY)
+    if durable:
+        descriptor = os.open(partial, os.O_RDONLY)
         try:
-            os.fdatasync(descriptor)
+            os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    partial.replace(final)
 
 
 def _write_manifest(place: Path, manifest: Manifest) -> None:
@@ -179,7 +166,7 @@ def _write_manifest(place: Path, manifest: Manifest) -> None:
     partial.replace(place / MANIFEST_NAME)
 
 
-def _read_check(path: Path, file: ManifestFile, count: Count) -> str | None:
+def _read_check(path: Path, file: ManifestFile, count: Count = lambda _, __: None) -> str | None:
     from awscrt.checksums import crc64nvme
 
     crc = size = 0

@@ -1,77 +1,170 @@
 """Reads ranges of objects over HTTP into files, in processes of its own: ``python -m include.staging.reader``.
 
 Why not threads: every TLS record is one call into OpenSSL, and threads of one interpreter spend more time handing
-the lock to each other than decrypting. Why not the asynchronous client of the store: it hands each record from
-thread to thread, which costs as much again (measured: 1.8 to 2.1 CPU-seconds per GB, this 1.4, of which OpenSSL 0.4).
+the lock to each other than decrypting. Why not the store's client: it hands each record from thread to thread, which
+costs as much again.
 
 Gets one JSON object on standard input: ``part`` (bytes), ``workers``, ``files`` (``url``, ``path``, ``size``,
-``etag``). URLs are presigned, so this holds no credentials. Writes one JSON object a line: ``{"bytes": n, "file": i}``
-as bytes arrive, ``{"file": i, "begin": b, "crc": c}`` for a range that is written, with its CRC64NVME, and
-``{"file": i, "begin": b, "error": "…"}`` for one that could not be read. What is not in either was not tried.
+``etag``). URLs are presigned, so this holds no credentials. Writes one JSON object a line: ``{"file": i, "bytes": n}``
+as bytes arrive, ``{"file": i, "begin": b, "crc": c}`` for a range that is written, with its CRC64NVME,
+``{"file": i, "crc": c}`` when all ranges of a file are, and ``{"file": i, "begin": b, "error": "…"}`` for a range
+that could not be read. A range that is in none of them was not tried.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import ssl
 import struct
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import Any, NamedTuple
+from typing import Any, cast
 from urllib.parse import urlsplit
 
-# As large as fits into a core's own cache beside the record that is decrypted.
-BUFFER = 256 << 10
+from include.staging.ranges import Range, split
+
+# Larger writes want larger pages of the page cache, which a fragmented memory has not: they took half as long again.
+BUFFER = 64 << 10
+# Waking for each record costs more than decrypting it.
+ENOUGH = 256 << 10
 SECONDS = 60.0
 TRIES = 4
 FIRST_PAUSE = 0.2
 SECONDS_BETWEEN_COUNTS = 0.5
+SECONDS_BETWEEN_LOOKS = 0.3
+# More connections are opened while processors are idle for more than this share.
+IDLE = 0.2
 COUNTER = struct.Struct("<q")
 WORTH_ANOTHER_TRY = frozenset({408, 429, 500, 502, 503, 504})
-
-
-class Range(NamedTuple):
-    """One range of one file, by its number in the order's list; ``end`` is the first byte behind it."""
-
-    file: int
-    begin: int
-    end: int
 
 
 class _RefusedError(Exception):
     """An answer that another try will not change."""
 
 
-def split(sizes: list[int], part: int) -> list[Range]:
-    """Return the ranges of files, in order; an empty file has none."""
-    return [
-        Range(number, begin, min(begin + part, size))
-        for number, size in enumerate(sizes)
-        for begin in range(0, size, part)
-    ]
-
-
 def main() -> int:
-    """Read everything that is asked for; the exit code says whether all workers ended by themselves."""
+    """Read everything that is asked for; the exit code says how many workers died."""
     order = json.load(sys.stdin.buffer)
-    ranges = split([file["size"] for file in order["files"]], order["part"])
-    queue = os.pipe()
-    os.write(queue[1], COUNTER.pack(0))
-    tls = trust()
-    count = min(order["workers"], len(ranges))
+    sizes = [file["size"] for file in order["files"]]
+    work = Work(split(sizes, order["part"]))
+    tls, most = trust(), min(order["workers"], len(work.ranges))
+    first = min(len(os.sched_getaffinity(0)), most)
+    for number in range(most):
+        _fork(order["files"], work, tls, waits=number >= first)
+    os.close(work.told[1])
+    died: list[int] = []
+    waiting = threading.Thread(target=_wait, args=(most, work, died))
+    waiting.start()
+    threading.Thread(target=_widen, args=(first, most, work), daemon=True).start()
+    try:
+        _tell(work, sizes)
+    except BrokenPipeError:
+        # Nobody listens any more; the workers learn it the same way.
+        os.close(work.told[0])
+    work.end()
+    waiting.join()
+    return len(died)
+
+
+class Work:
+    """What the processes share: the ranges, and pipes for the next one's number, for leave to start, for what is said.
+
+    The number is in its pipe or in one worker's hands, so no two get the same.
+    """
+
+    def __init__(self, ranges: list[Range]) -> None:
+        self.ranges = ranges
+        self.queue, self.leave, self.told = os.pipe(), os.pipe(), os.pipe()
+        self._ended = False
+        os.write(self.queue[1], COUNTER.pack(0))
+
+    def claims(self) -> Iterator[Range]:
+        """Yield ranges that no other worker gets."""
+        while True:
+            number = COUNTER.unpack(os.read(self.queue[0], COUNTER.size))[0]
+            os.write(self.queue[1], COUNTER.pack(number + 1))
+            if number >= len(self.ranges):
+                return
+            yield self.ranges[number]
+
+    def stop(self) -> None:
+        """Let nobody claim another range: a worker that died may have had the number in its hands."""
+        os.write(self.queue[1], COUNTER.pack(len(self.ranges)))
+        self.end()
+
+    def end(self) -> None:
+        """Let those that still wait for leave to start go home."""
+        if not self._ended:
+            self._ended = True
+            os.close(self.leave[1])
+
+
+def _wait(count: int, work: Work, died: list[int]) -> None:
     for _ in range(count):
-        _fork(order, ranges, queue, tls)
-    failed = 0
-    for _ in range(count):
-        if os.wait()[1]:
-            # It may have died with the queue's counter in its hands: nobody else gets a range any more.
-            failed = 1
-            os.write(queue[1], COUNTER.pack(len(ranges)))
-    return failed
+        worker, status = os.wait()
+        if status:
+            died.append(worker)
+            work.stop()
+
+
+def _widen(running: int, most: int, work: Work) -> None:
+    """Let more workers start while processors idle: a connection to S3 is slower than a core."""
+    before = _processor_times()
+    while running < most:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+        now = _processor_times()
+        spent = [late - early for late, early in zip(now, before, strict=True)]
+        before = now
+        if spent[0] > IDLE * sum(spent):
+            more = min(running, most - running)
+            with suppress(OSError):
+                os.write(work.leave[1], bytes(more))
+            running += more
+
+
+def _processor_times() -> tuple[float, float]:
+    """Return the machine's idle and busy processor time; nothing where it does not say."""
+    try:
+        with open("/proc/stat", "rb") as file:  # noqa: PTH123 - pathlib takes longer to load than this to run
+            times = [int(text) for text in file.readline().split()[1:9]]
+    except OSError:
+        return 1.0, 0.0
+    idle = times[3] + times[4]
+    return idle, sum(times) - idle
+
+
+def _tell(work: Work, sizes: list[int]) -> None:
+    """Hand on what the workers say, and say when a file is complete."""
+    from awscrt.checksums import combine_crc64nvme
+
+    arrived: dict[int, dict[int, tuple[int, int]]] = {}
+    ended = 0
+    with os.fdopen(work.told[0], "rb", closefd=False) as lines:
+        for line in lines:
+            os.write(1, line)
+            said = json.loads(line)
+            ended += "begin" in said
+            if "crc" in said:
+                parts = arrived.setdefault(said["file"], {})
+                parts[said["begin"]] = said["crc"], said["size"]
+                if sum(size for _, size in parts.values()) == sizes[said["file"]]:
+                    whole = 0
+                    for begin in sorted(parts):
+                        whole = combine_crc64nvme(whole, *parts[begin])
+                    os.write(1, _line({"file": said["file"], "crc": whole}))
+            if ended == len(work.ranges):
+                work.end()
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    # Short enough for a pipe to take whole, beside what other processes write.
+    return json.dumps(content).encode() + b"\n"
 
 
 def trust() -> ssl.SSLContext:
@@ -82,13 +175,16 @@ def trust() -> ssl.SSLContext:
     return context
 
 
-def _fork(order: dict[str, Any], ranges: list[Range], queue: tuple[int, int], tls: ssl.SSLContext) -> None:
+def _fork(files: list[dict[str, Any]], work: Work, tls: ssl.SSLContext, *, waits: bool) -> None:
     if os.fork():
         return
     try:
-        reader = Reader(order["files"], tls)
-        for number in _claims(queue, len(ranges)):
-            reader.read(ranges[number])
+        for mine_not in (1, work.told[0], work.leave[1]):
+            os.close(mine_not)
+        if not waits or os.read(work.leave[0], 1):
+            reader = Reader(files, tls, work.told[1])
+            for span in work.claims():
+                reader.read(span)
     except BrokenPipeError:
         # Nobody listens any more.
         os._exit(0)
@@ -98,27 +194,21 @@ def _fork(order: dict[str, Any], ranges: list[Range], queue: tuple[int, int], tl
     os._exit(0)
 
 
-def _claims(queue: tuple[int, int], count: int) -> Iterator[int]:
-    """Yield numbers that no other worker gets. The counter is in the pipe or in one worker's hands."""
-    while True:
-        number = COUNTER.unpack(os.read(queue[0], COUNTER.size))[0]
-        os.write(queue[1], COUNTER.pack(number + 1))
-        if number >= count:
-            return
-        yield number
-
-
-@dataclass
 class Reader:
-    """One connection, one range after the other."""
+    """One connection, one range after the other.
 
-    files: list[dict[str, Any]]
-    tls: ssl.SSLContext
-    _connection: HTTPConnection | None = None
-    _buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(BUFFER)))
-    _counted: int = 0
-    _told: int = 0
-    _said: float = field(default_factory=time.monotonic)
+    :param told: the pipe that gets what is to be said.
+    """
+
+    def __init__(self, files: list[dict[str, Any]], tls: ssl.SSLContext, told: int) -> None:
+        self.files = files
+        self.tls = tls
+        self.told = told
+        self._connection: HTTPConnection | None = None
+        self._buffer = memoryview(bytearray(BUFFER))
+        self._counted = self._sent = 0
+        self._awake_at = 1
+        self._said = time.monotonic()
 
     def read(self, span: Range) -> None:
         """Read a range, and say so; failures that may pass are tried again."""
@@ -136,8 +226,8 @@ class Reader:
                 time.sleep(FIRST_PAUSE * 2**attempt)
             else:
                 self._count(span.file, now=True)
-                self._told = 0
-                return self._say(place | {"crc": crc})
+                self._sent = 0
+                return self._say(place | {"size": span.end - span.begin, "crc": crc})
         return None
 
     def _try(self, span: Range) -> int:
@@ -179,14 +269,16 @@ class Reader:
         """Write a body; what the answer's head left in its buffer first, the rest straight from the connection."""
         from awscrt.checksums import crc64nvme
 
-        if self._connection is None:
-            raise ConnectionResetError("the connection ended with the answer's head")
-        receive, buffer, crc, at = self._connection.sock.recv_into, self._buffer, 0, span.begin
+        # An answer that is the connection's last has taken the socket over.
+        connection = None if answer.will_close or self._connection is None else self._connection.sock
+        receive, buffer, crc, at = _into(connection, answer), self._buffer, 0, span.begin
         filled = answer.fp.readinto1(buffer[: span.end - at])
         while at < span.end:
             wanted = min(BUFFER, span.end - at)
+            if connection:
+                self._wake_at(connection, ENOUGH if span.end - at > ENOUGH + BUFFER else 1)
             while filled < wanted:
-                got = receive(buffer[filled:wanted])
+                got = receive(wanted - filled, buffer[filled:wanted])
                 if not got:
                     raise ConnectionResetError("the connection ended in the middle of the body")
                 filled += got
@@ -198,29 +290,48 @@ class Reader:
             self._count(span.file)
         return crc
 
+    def _wake_at(self, connection: socket.socket, size: int) -> None:
+        """Sleep until so many bytes have arrived; never more than are to come."""
+        if size != self._awake_at:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+            self._awake_at = size
+
     def _count(self, file: int, *, now: bool = False) -> None:
         if self._counted and (now or time.monotonic() - self._said > SECONDS_BETWEEN_COUNTS):
             self._say({"file": file, "bytes": self._counted})
-            self._told += self._counted
+            self._sent += self._counted
             self._counted, self._said = 0, time.monotonic()
 
     def _uncount(self, file: int) -> None:
         """Take back what was counted of a range that must be read again."""
-        self._say({"file": file, "bytes": -self._told})
-        self._told = self._counted = 0
+        self._say({"file": file, "bytes": -self._sent})
+        self._sent = self._counted = 0
 
     def _say(self, content: dict[str, Any]) -> None:
-        # Short enough for a pipe to take whole, beside what other workers write.
-        os.write(1, json.dumps(content).encode() + b"\n")
+        os.write(self.told, _line(content))
 
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            self._awake_at = 1
+
+
+def _into(connection: socket.socket | None, answer: HTTPResponse) -> Callable[[int, memoryview], int]:
+    """Return what receives up to so many bytes of a body into a buffer."""
+    if isinstance(connection, ssl.SSLSocket):
+        # ``recv_into`` is one more call around ``read``, for each record.
+        return cast("Callable[[int, memoryview], int]", connection.read)
+    receive = connection.recv_into if connection else answer.fp.readinto1
+    return lambda _, into: receive(into)
 
 
 if __name__ == "__main__":
     # Before any process is forked: loading it takes longer than reading some megabytes.
+    import gc
+
+    # Nothing here makes cycles.
+    gc.disable()
     import awscrt.checksums  # noqa: F401
 
     sys.exit(main())
