@@ -119,14 +119,30 @@ def load_catalog(root: Path | None = None) -> Catalog:
     )
     problems = reader.problems or list(_dangling(catalog))
     if problems:
-        lines = [str(problem) for problem in problems]
-        raise ConfigurationError(
-            "CatalogInvalid",
-            f"{len(lines)} problem(s) in {reader.root}:\n  " + "\n  ".join(lines),
-            fix="correct the fields named above; nothing was started",
-            evidence=tuple(lines),
-        )
+        raise _invalid(reader.root, problems)
     return catalog
+
+
+def load_workload(path: Path) -> WorkloadSpec:
+    """Load one workload from a file anywhere.
+
+    :raises ConfigurationError: listing every problem of the file.
+    """
+    reader = _Reader(path.parent)
+    found = reader.one(path, WorkloadSpec)
+    if found is None:
+        raise _invalid(reader.root, reader.problems)
+    return found
+
+
+def _invalid(root: Path, problems: list[Problem]) -> ConfigurationError:
+    lines = [str(problem) for problem in problems]
+    return ConfigurationError(
+        "CatalogInvalid",
+        f"{len(lines)} problem(s) in {root}:\n  " + "\n  ".join(lines),
+        fix="correct the fields named above; nothing was started",
+        evidence=tuple(lines),
+    )
 
 
 def _dangling(catalog: Catalog) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from include.loadtest.planning import make_jobs, workers_for
 from include.loadtest.records import Records, merge, read_shard, shard_table, write_parquet
 from include.loadtest.records import load as load_records
 from include.loadtest.scrape import Scraper, series_summary, server_requests
+from include.loadtest.spool import DISK_FULL
 from include.loadtest.statistics import histograms, summarise
 from include.loadtest.supervise import Generators
 from include.loadtest.target import Target
@@ -149,7 +151,8 @@ def _generate(
             generators.run(progress)
         except BaseException:
             generators.__exit__()
-            collect(out_dir, jobs)
+            with contextlib.suppress(PipelineError):  # the spools stay; what went wrong first is what is told
+                collect(out_dir, jobs)
             raise
         for job in jobs:
             code, tail = generators.died(job.worker)
@@ -165,9 +168,20 @@ def _generate(
 
 
 def collect(out_dir: Path, jobs: list[Job]) -> Path:
-    """Turn the jobs' spools into ``requests.parquet`` and remove them; returns its path."""
+    """Turn the jobs' spools into ``requests.parquet`` and remove them; returns its path.
+
+    :raises PipelineError: ``DiskFull`` or ``RecordsNotWritten``; the spools are kept.
+    """
     spools = [Path(job.out) for job in jobs if Path(job.out).exists()]
-    path = write_parquet(merge(shard_table(read_shard(spool)) for spool in spools), out_dir / RECORDS)
+    try:
+        path = write_parquet(merge(shard_table(read_shard(spool)) for spool in spools), out_dir / RECORDS)
+    except OSError as error:
+        raise PipelineError(
+            "DiskFull" if error.errno in DISK_FULL else "RecordsNotWritten",
+            f"{out_dir / RECORDS} cannot be written: {error.strerror or error}",
+            fix=f"Make room, then: python -m include.loadtest collect {out_dir}",
+            failure_class=FailureClass.TRANSIENT,
+        ) from error
     for spool in spools:
         spool.unlink()
     return path

@@ -243,14 +243,18 @@ def write_parquet(table: pa.Table, path: Path) -> Path:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    pq.write_table(
-        table,
-        partial,
-        compression="zstd",
-        use_dictionary=["phase", "arm", "error_class", "finish_reason"],
-        column_encoding={"chunk_offsets_ns.list.element": "DELTA_BINARY_PACKED"},
-        write_statistics=True,
-    )
+    try:
+        pq.write_table(
+            table,
+            partial,
+            compression="zstd",
+            use_dictionary=["phase", "arm", "error_class", "finish_reason"],
+            column_encoding={"chunk_offsets_ns.list.element": "DELTA_BINARY_PACKED"},
+            write_statistics=True,
+        )
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
     return partial.replace(path)
 
 

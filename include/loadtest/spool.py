@@ -8,6 +8,7 @@ CLOCK_MONOTONIC nanoseconds; the ``meta`` frame carries what turns them into Uni
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zlib
@@ -21,6 +22,7 @@ MAGIC = b"HPLT\x01\n"
 HEAD = struct.Struct("<IIB")
 META, ROW, HEALTH, SUMMARY = 1, 2, 3, 4
 FLUSH_BYTES = 64 * 1024
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Row(msgspec.Struct, array_like=True):
@@ -60,13 +62,30 @@ class Row(msgspec.Struct, array_like=True):
     resent: int
 
 
+class SpoolError(Exception):
+    """The records cannot be written any more.
+
+    No OSError: an event loop takes one that a protocol raises for a failure of that connection, and goes on.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error.strerror or str(error))
+        self.reason = "DiskFull" if error.errno in DISK_FULL else "RecordsNotWritten"
+
+
 class SpoolWriter:
-    """Appends frames; at most ``FLUSH_BYTES`` or one :meth:`flush` interval is lost to a SIGKILL."""
+    """Appends frames; at most ``FLUSH_BYTES`` or one :meth:`flush` interval is lost to a SIGKILL.
+
+    :raises SpoolError: the file cannot be made.
+    """
 
     def __init__(self, path: str | Path) -> None:
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise SpoolError(error) from error
         self._buffer = bytearray(MAGIC)
         self._encode = msgspec.msgpack.Encoder().encode
 
@@ -79,11 +98,19 @@ class SpoolWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Hand everything to the kernel."""
-        view = memoryview(self._buffer)
+        """Hand everything to the kernel.
+
+        :raises SpoolError: it takes no more; what it took is not written twice by a later flush.
+        """
         done = 0
-        while done < len(view):
-            done += os.write(self._fd, view[done:])
+        try:
+            with memoryview(self._buffer) as view:
+                while done < len(view):
+                    with view[done:] as rest:
+                        done += os.write(self._fd, rest)
+        except OSError as error:
+            self._buffer = self._buffer[done:]
+            raise SpoolError(error) from error
         self._buffer = bytearray()
 
     def close(self) -> None:

@@ -147,6 +147,8 @@ def _error_of(event: dict[str, Any]) -> PipelineError:
     fix, failure_class = "Check that the endpoint answers, then run again.", FailureClass.TRANSIENT
     if reason in _CONFIGURATION:
         fix, failure_class = "Correct the job.", FailureClass.CONFIGURATION
+    elif reason in ("DiskFull", "RecordsNotWritten"):
+        fix = "Make room where the records are written, then run again; the records until then are kept."
     elif reason in _OURS:
         fix, failure_class = "Look at the generator's log; the records until then are kept.", FailureClass.INTERNAL
     return PipelineError(

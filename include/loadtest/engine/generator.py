@@ -30,7 +30,7 @@ from include.loadtest.engine.recorder import Recorder
 from include.loadtest.engine.texts import Corpus
 from include.loadtest.engine.words import VOCABULARY
 from include.loadtest.job import HARNESS_VERSION, Endpoint, Job, share
-from include.loadtest.spool import META, SUMMARY, SpoolWriter
+from include.loadtest.spool import META, SUMMARY, SpoolError, SpoolWriter
 
 MAX_PREOPENED = 1024
 FLUSH_NS = 200_000_000
@@ -104,7 +104,7 @@ class Generator:
     def end_at_once(self, reason: str, message: str) -> None:
         """Leave without tidying up, but not without the records."""
         self._emit({"event": "error", "reason": reason, "message": message, "evidence": []})
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(SpoolError):
             self._spool.flush()
         os._exit(EXIT_AT_ONCE)
 
@@ -384,7 +384,8 @@ def tls_context(endpoint: Endpoint) -> ssl.SSLContext | None:
     try:
         context = ssl.create_default_context(cafile=endpoint.ca_file)
         if endpoint.client_cert_file:
-            context.load_cert_chain(endpoint.client_cert_file, endpoint.client_key_file)
+            # Without a password the library would ask the terminal for one.
+            context.load_cert_chain(endpoint.client_cert_file, endpoint.client_key_file, password="")
     except (OSError, ssl.SSLError) as error:
         raise RunFailedError("BadCertificateFile", f"{endpoint.ca_file}: {error}") from error
     if endpoint.insecure:

@@ -16,6 +16,7 @@ import uvloop
 
 from include.loadtest.engine.generator import Generator, RunFailedError, print_event
 from include.loadtest.job import Job, decode_job
+from include.loadtest.spool import SpoolError
 
 EXIT_FAILED, EXIT_BAD_JOB = 3, 2
 _PR_SET_PDEATHSIG = 1
@@ -45,14 +46,20 @@ async def _run(job: Job, started_ns: int) -> int:
     except RunFailedError as error:
         print_event({"event": "error", "reason": error.reason, "message": str(error), "evidence": error.evidence})
         return EXIT_FAILED
+    except SpoolError as error:
+        print_event({"event": "error", "reason": error.reason, "message": f"{job.out}: {error}", "evidence": []})
+        return EXIT_FAILED
     print_event({"event": "finished", "worker": job.worker, **summary})
     return 0
 
 
 def _defect(generator: Generator, context: dict[str, Any]) -> None:
     """A callback has raised: the request it was about is lost, so the run's end may never come. End it here."""
-    if "handle" in context:
-        generator.end_at_once("GeneratorDefect", f"{context.get('message')}: {context.get('exception')!r}")
+    problem = context.get("exception")
+    if isinstance(problem, SpoolError):
+        generator.end_at_once(problem.reason, f"the records could not be written: {problem}")
+    elif "handle" in context or "protocol" in context:
+        generator.end_at_once("GeneratorDefect", f"{context.get('message')}: {problem!r}")
 
 
 def _watch_parent(loop: asyncio.AbstractEventLoop, generator: Generator) -> None:

@@ -18,9 +18,10 @@ import pytest
 from include.errors import PipelineError
 from include.loadtest.api import load_records
 from include.loadtest.job import Endpoint, Job, Load, Prompts, encode_job
-from include.loadtest.records import read_shard
+from include.loadtest.records import compact, read_shard
 from include.loadtest.reference.process import ReferenceServer
 from include.loadtest.reference.script import Fault, Script
+from include.loadtest.spool import ROW, Row, SpoolWriter, read_spool
 from include.objects import PROJECT_ROOT
 from tests.include.loadtest.conftest import Run, runner
 
@@ -109,7 +110,7 @@ def children() -> set[int]:
     return {int(pid) for task in mine.iterdir() for pid in (task / "children").read_text().split()}
 
 
-def test_a_full_disk_ends_the_run_and_keeps_what_was_written(server: ReferenceServer, run: Run) -> None:
+def test_a_full_disk_ends_the_run_and_keeps_what_was_written(server: ReferenceServer, run: Run, tmp_path: Path) -> None:
     server.play(Script(ttft_ms=1, itl_ms=0.1))
     # The servers of other tests live in this process too, and their files must not end at this size.
     servers, limited = children(), set[int]()
@@ -122,7 +123,81 @@ def test_a_full_disk_ends_the_run_and_keeps_what_was_written(server: ReferenceSe
 
     with pytest.raises(PipelineError) as caught:
         run(load={"concurrency": 8, "duration_s": 60}, run_args={"progress": progress})
-    assert caught.value.reason == "GeneratorDefect"
+    assert caught.value.reason == "DiskFull", str(caught.value)
+    kept = load_records(next(tmp_path.glob("*/requests.parquet"))).table
+    assert kept.num_rows > 50
+    assert len(set(kept["request_id"].to_pylist())) == kept.num_rows
+    assert set(kept["ok"].to_pylist()) == {True}
+
+
+def test_a_spool_that_fails_in_the_middle_is_whole_when_it_can_be_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.spool"
+    code = (
+        "import resource, sys\n"
+        "from include.loadtest.spool import HEALTH, SpoolError, SpoolWriter\n"
+        "spool = SpoolWriter(sys.argv[1])\n"
+        "hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))\n"
+        "for number in range(200): spool.add(HEALTH, {'number': number})\n"
+        "for _ in range(2):\n"
+        "    try: spool.flush()\n"
+        "    except SpoolError as error: print(error.reason)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))\n"
+        "spool.close()\n"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT_ROOT, check=True)
+    assert found.stdout.split() == ["DiskFull", "DiskFull"]
+    assert [value["number"] for _, value in read_spool(path)] == list(range(200))
+
+
+def test_records_that_cannot_be_collected_are_kept_and_told(server: ReferenceServer, run: Run, tmp_path: Path) -> None:
+    server.play(Script(ttft_ms=1, itl_ms=0.1))
+
+    def in_the_way(event: dict[str, Any]) -> None:
+        if event["event"] == "started":
+            next(tmp_path.glob("*/*.spool")).with_name("requests.partial").mkdir()
+
+    def broken(event: dict[str, Any]) -> None:
+        in_the_way(event)
+        if event["event"] == "finished":
+            raise RuntimeError("what went wrong first")
+
+    with pytest.raises(PipelineError, match=r"requests\.parquet cannot be written.*collect") as caught:
+        run(load={"concurrency": 1, "requests": 5}, run_args={"progress": in_the_way})
+    assert caught.value.reason == "RecordsNotWritten"
+    spool = next(tmp_path.glob("*/*.spool"))
+    spool.with_name("requests.partial").rmdir()
+    assert load_records(compact(spool.parent)).table.num_rows == 5
+    spool.unlink()
+    with pytest.raises(RuntimeError, match="what went wrong first"):
+        run(load={"concurrency": 1, "requests": 5}, run_args={"progress": broken})
+
+
+def test_a_full_disk_at_the_end_keeps_the_spools_and_leaves_no_half_file(tmp_path: Path) -> None:
+    spool = SpoolWriter(tmp_path / "x.spool")
+    row = Row(*("r", 0, "measure", -1, 0, -1, 0), *(1,) * 7, b"\1" * 8000, *(1,) * 6, "", "", "stop", 1, 0, True, 0)
+    for number in range(300):
+        spool.add(ROW, msgspec.structs.replace(row, request_id=os.urandom(64).hex(), index=number))
+    spool.close()
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from include.errors import PipelineError\n"
+        "from include.loadtest.api import collect\n"
+        "from include.loadtest.job import Endpoint, Job, Load\n"
+        "folder = Path(sys.argv[1])\n"
+        "endpoint = Endpoint(host='h', port=1, path='/', body='openai-chat')\n"
+        "job = Job(endpoint=endpoint, prompts=[], load=Load(mode='closed'), out=str(folder / 'x.spool'))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
+        "try: collect(folder, [job])\n"
+        "except PipelineError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT_ROOT, check=True)
+    assert found.stdout.startswith("DiskFull: "), found.stdout + found.stderr
+    assert f"python -m include.loadtest collect {tmp_path}" in found.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["x.spool"]
 
 
 def test_a_process_that_dies_without_a_record_is_an_error_with_its_last_words(
