@@ -10,7 +10,7 @@ import datetime as dt
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from include.catalog.base import JsonObject as JsonObject
 from include.catalog.base import Spec as Spec
@@ -92,6 +92,7 @@ class ModelSpec(Spec):
     source: Source
     license: str = ""
     allow_pickle: bool = Field(False, description="Pickled weights run code when they are loaded.")
+    weights_only: bool = Field(False, description="Safetensors without config.json or tokenizer: the image has them.")
     deployment: DeploymentSpec
     slo: Slo = Slo()
 
@@ -195,6 +196,12 @@ class PromptSpec(Spec):
     followup_role: Literal["user", "tool"] = Field("user", description="Who speaks in the later turns.")
     tools: int = Field(0, ge=0, le=256, description="Function definitions that each request carries.")
     dataset: str | None = Field(None, description="JSONL, Parquet or ShareGPT file: path or s3:// URI.")
+
+    @model_validator(mode="after")
+    def _dataset_is_named(self) -> PromptSpec:
+        if self.kind == "dataset" and not self.dataset:
+            raise ValueError("kind dataset needs dataset: the file's path or s3:// URI")
+        return self
 
 
 class LoadSpec(Spec):

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -36,7 +36,7 @@ def endpoint_for(target: Target, workload: WorkloadSpec) -> Endpoint:
 
     :raises ConfigurationError: SageMaker without an endpoint name or region.
     """
-    parts = urlsplit(target.base_url)
+    parts, port = split_url(target.base_url)
     tls = parts.scheme == "https"
     base = parts.path.rstrip("/")
     protocol = target.protocol or workload.protocol
@@ -48,8 +48,8 @@ def endpoint_for(target: Target, workload: WorkloadSpec) -> Endpoint:
         )
     return Endpoint(
         host=parts.hostname or "",
-        port=parts.port or (443 if tls else 80),
-        host_header=parts.netloc.rpartition("@")[2],
+        port=port,
+        host_header=parts.netloc,
         path=_path(target, protocol, base, stream=stream),
         body=target.body_format if own_shape else protocol,
         model=target.model,
@@ -63,15 +63,45 @@ def endpoint_for(target: Target, workload: WorkloadSpec) -> Endpoint:
         client_cert_file=target.client_cert_file,
         client_key_file=target.client_key_file,
         ignore_eos=target.ignore_eos,
-        tokenize_path=f"{base}/tokenize",
+        tokenize_path=f"{base.removesuffix('/v1')}/tokenize",
     )
+
+
+def split_url(url: str) -> tuple[SplitResult, int]:
+    """Return the parts of a base URL and its port.
+
+    :raises ConfigurationError: ``BadUrl``: what it says beyond scheme, host, port and prefix would not be sent.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise ConfigurationError("BadUrl", f"the URL {url!r}: {error}", fix="Write http://host:port/prefix.") from error
+    if parts.username is not None:  # not shown: it holds a password
+        raise ConfigurationError(
+            "BadUrl",
+            f"the URL of {parts.hostname} carries a user name or password",
+            fix="Use a header for credentials.",
+        )
+    if parts.query or parts.fragment:  # not shown either: keys are put there
+        raise ConfigurationError(
+            "BadUrl",
+            f"the base URL of {parts.hostname} ends with a {'query' if parts.query else 'fragment'}",
+            fix="Leave it out, or put the query into the path.",
+        )
+    return parts, port
 
 
 def _path(target: Target, protocol: str, base: str, *, stream: bool) -> str:
     if target.path:
         return base + "/" + target.path.lstrip("/")
     if protocol != "sagemaker":
-        return base + _PATHS[protocol]
+        # Base URLs as OpenAI's own client takes them end with /v1.
+        return (
+            base.removesuffix("/v1") + _PATHS[protocol]
+            if _PATHS[protocol].startswith("/v1/")
+            else base + _PATHS[protocol]
+        )
     if not target.endpoint_name:
         raise ConfigurationError(
             "NoEndpointName", "the target names no SageMaker endpoint", fix="Set path or endpoint_name."

@@ -41,7 +41,8 @@ def quantile(ordered: Floats, percentile: float) -> float | None:
 def interval(ordered: Floats, percentile: float) -> tuple[float, float] | None:
     """Return the distribution-free 95 % interval of a percentile: two of the values themselves.
 
-    The ranks are the tightest symmetric-in-probability pair: at most 2.5 % lies beyond each.
+    The ranks are the tightest symmetric-in-probability pair: at most 2.5 % lies beyond each. Where one end of the
+    sample cannot be so sure, the other takes what is left of the 5 %.
     """
     import numpy as np
     from scipy.special import bdtr
@@ -53,10 +54,23 @@ def interval(ordered: Floats, percentile: float) -> tuple[float, float] | None:
     spread = 6 * math.sqrt(count * p * (1 - p)) + 10
     ranks = np.arange(max(0, math.floor(count * p - spread)), min(count, math.ceil(count * p + spread)) + 1)
     below = bdtr(ranks.astype(float), count, p)
-    tail = (1 - CONFIDENCE) / 2
-    low = int(ranks[np.searchsorted(below, tail, side="right")])
-    high = int(ranks[min(int(np.searchsorted(below, 1 - tail)), len(ranks) - 1)])
+    under, over = _tails(p, count)
+    low = int(ranks[np.searchsorted(below, under, side="right")])
+    high = int(ranks[min(int(np.searchsorted(below, 1 - over)), len(ranks) - 1)])
     return float(ordered[max(low - 1, 0)]), float(ordered[min(high, count - 1)])
+
+
+def _tails(p: float, count: int) -> tuple[float, float]:
+    """Return how much may lie below and above an interval: together 5 %.
+
+    The quantile is below the smallest value with probability (1 − p)ⁿ and above the largest with pⁿ.
+    """
+    both = 1 - CONFIDENCE
+    if p**count > both / 2:
+        return both - p**count, p**count
+    if (1 - p) ** count > both / 2:
+        return (1 - p) ** count, both - (1 - p) ** count
+    return both / 2, both / 2
 
 
 def summary(values: Floats) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from include.loadtest.engine.texts import LEAD
+
 Count = Callable[[str], Awaitable[int | None]]
 SAMPLE = 4
 
@@ -44,7 +46,7 @@ async def single_token_words(words: Sequence[str], count: Count) -> tuple[list[s
     pending = [list(words)]
     while pending:
         batch = pending.pop()
-        tokens = await count("the " + " ".join(batch))
+        tokens = await count(f"{LEAD} {' '.join(batch)}")
         if tokens is None:
             return None
         if tokens - overhead == len(batch) + 1:
@@ -57,8 +59,8 @@ async def single_token_words(words: Sequence[str], count: Count) -> tuple[list[s
 
 async def _overhead(count: Count) -> int | None:
     """Tokens beyond one per word for the plainest text: the count of ``the`` twice as often grows by as many."""
-    first = await count("the the the the")
-    second = await count("the the the the the the the the") if first is not None else None
+    first = await count(" ".join([LEAD] * 4))
+    second = await count(" ".join([LEAD] * 8)) if first is not None else None
     if first is None or second is None or second - first != 4:
         return None
     return first - 4

@@ -235,12 +235,12 @@ class Generator:
                 ramp_ns=self._ramp_ns(),
             )  # fmt: skip
         else:
-            due = arrivals.schedule(load, job.seed, [entry.at_s for entry in self._trace])
-            mine = due[job.worker :: job.workers]
+            trace = [entry.at_s for entry in self._trace]
+            mine = arrivals.schedule(load, job.seed, trace, job.worker, job.workers)
             if load.concurrency is not None:
                 self._dispatcher.limit = share(load.concurrency, job.worker, job.workers) or 1
             source.prepare(len(mine))
-            connections = self._connections_for(len(mine), (due[-1] / NS) if due else 0)
+            connections = self._connections_for(len(mine), (mine[-1] / NS) if mine else 0)
             plan = OpenLoop(self._dispatcher, source, self._recorder, self._timers, due=mine)
         await self._dispatcher.open(min(connections, MAX_PREOPENED))
         self._dispatcher.finished = plan.on_finished
@@ -398,7 +398,9 @@ def read_datasets(job: Job) -> dict[int, list[Entry]]:
     """Return the entries of each data set prompt kind, by its place."""
     found = {}
     for place, kind in enumerate(job.prompts):
-        if kind.kind == "dataset" and kind.dataset:
+        if kind.kind == "dataset":
+            if not kind.dataset:
+                raise RunFailedError("EmptyDataset", f"prompts[{place}] is a data set and names none")
             lines = Path(kind.dataset).read_bytes().splitlines()
             found[place] = [msgspec.json.decode(line, type=Entry) for line in lines if line]
             if not found[place]:

@@ -1,4 +1,7 @@
-"""Synthetic text: so many words, each one token, begun by a salt that no other request or run has."""
+"""Synthetic text: so many words, each one token, begun by a salt that no other request or run has.
+
+The first word has no blank before it, and many a word is one token only after a blank: it is always the same plain one.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import random
 from collections.abc import Sequence
 from hashlib import blake2b
 
+LEAD = "the"
 SALT_WORDS = 6
 CORPUS_WORDS = 16_384
 
@@ -22,13 +26,15 @@ class Corpus:
         self._words = random.Random(seed).choices(vocabulary, k=CORPUS_WORDS)
 
     def text(self, words: int, key: str) -> str:
-        """Return ``words`` words; different keys differ within the first six words, equal keys are equal."""
+        """Return ``words`` words; different keys differ within the first seven words, equal keys are equal."""
         salt = self._salt(key)
-        if words <= SALT_WORDS:
-            return " ".join(salt[:words])
-        left = words - SALT_WORDS
+        if words == 1:
+            return salt[0]
+        parts = [LEAD, *salt]
+        if words <= len(parts):
+            return " ".join(parts[:words])
+        left = words - len(parts)
         start = int.from_bytes(blake2b(key.encode(), digest_size=8).digest()) % CORPUS_WORDS
-        parts = salt
         while left > 0:
             piece = self._words[start : start + left]
             parts = parts + piece

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import tracemalloc
 from itertools import pairwise
 from typing import Any
 
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from include.catalog.specs import LoadSpec, PromptSpec
 from include.loadtest.engine.arrivals import schedule
+from include.loadtest.engine.calibrate import check, single_token_words
 from include.loadtest.engine.texts import Corpus
 from include.loadtest.engine.words import VOCABULARY
 from include.loadtest.job import Load, share
@@ -45,6 +48,21 @@ def test_intervals_hold_the_true_percentile_as_often_as_they_say(percentile: flo
         assert bounds is not None
         hits += bounds[0] <= truth <= bounds[1]
     assert hits / 400 > 0.925  # 95 % less three standard errors
+
+
+@pytest.mark.parametrize("percentile", [1, 5, 50, 90, 95, 99, 99.9])
+def test_intervals_cover_at_least_95_percent_from_the_first_sample_that_has_one(percentile: float) -> None:
+    """By the binomial distribution itself: the interval of ranks i..j holds the quantile if i <= B < j."""
+    p = percentile / 100
+    first = minimum_sample(percentile)
+    for count in [*range(first, first + 200), 1000, 3000, 10_000]:
+        bounds = interval(np.arange(1, count + 1, dtype=float), percentile)
+        if bounds is None:
+            assert count < first
+            continue
+        low, high = bounds
+        covered = binom.cdf(high - 1, count, p) - binom.cdf(low - 1, count, p)
+        assert covered >= 0.95 - 1e-9, (count, bounds, covered)
 
 
 @given(st.lists(st.floats(0.001, 1e6), min_size=1, max_size=200), st.integers(0, 200))
@@ -79,6 +97,25 @@ def test_arrivals_ascend_and_offer_exactly_the_rate(
     assert due[0] == 0
     assert due[-1] <= requests / rate * 1e9 + 1
     assert due == schedule(load, seed)
+
+
+@pytest.mark.parametrize("arrivals", ["constant", "poisson", "gamma", "ramp", "replay"])
+def test_the_workers_parts_are_the_whole_schedule(arrivals: str) -> None:
+    load = Load(mode="open", rate=50, end_rate=90, duration_s=3, arrivals=arrivals, burstiness=0.5)
+    trace = [0.1 * number for number in range(40)]
+    parts = [list(schedule(load, 5, trace, worker, 3)) for worker in range(3)]
+    assert sorted(at for part in parts for at in part) == list(schedule(load, 5, trace))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_a_long_schedule_takes_little_memory() -> None:
+    load = Load(mode="open", rate=1000, duration_s=300)
+    tracemalloc.start()
+    due = schedule(load, 1, worker=1, workers=4)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(due) == 75_000
+    assert peak < 16 * 300_000
 
 
 def test_burstiness_shapes_the_gaps() -> None:
@@ -117,6 +154,22 @@ def test_texts_have_exactly_the_words_asked_for(words: int, key: str, seed: int)
     text = Corpus(VOCABULARY, seed).text(words, key)
     assert len(text.split(" ")) == words
     assert set(text.split(" ")) <= set(VOCABULARY)
+
+
+async def test_the_first_word_is_one_whose_tokens_are_known() -> None:
+    """A tokenizer to which a word is one token only after a blank, but for the plainest: so do most of them count."""
+
+    async def count(text: str) -> int:
+        words = text.split(" ")
+        return 1 + len(words) + (words[0] != "the") + sum(len(word) > 8 for word in words)
+
+    found = await single_token_words(VOCABULARY, count)
+    assert found is not None
+    words, overhead = found
+    assert overhead == 1
+    assert set(words) == {word for word in VOCABULARY if len(word) <= 8}
+    texts = [(Corpus(words, 1).text(length, f"key {length}"), length) for length in (2, 5, 7, 8, 300)]
+    assert await check(texts, overhead, count) == (len(texts[::2]), 0)
 
 
 def test_workers_follow_the_target_rate() -> None:

@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 
+from include.catalog.specs import LoadSpec, PromptSpec, WorkloadSpec
 from include.errors import ConfigurationError
-from include.loadtest.api import load_records
+from include.loadtest.api import Target, load_records
+from include.loadtest.planning import endpoint_for
 from include.loadtest.reference.process import ReferenceServer
 from include.loadtest.reference.script import Script
 from tests.include.loadtest.conftest import Run, runner
 
+WORKLOAD = WorkloadSpec(name="w", loads=(LoadSpec(mode="closed", concurrency=1, requests=1),))
 QUICK = Script(ttft_ms=5, itl_ms=1)
 
 
@@ -173,7 +176,9 @@ def test_cold_prompts_share_no_beginning_with_each_other_or_another_run(tmp_path
             go(load={"concurrency": 1, "requests": 20}, prompt={"input_tokens": 40}, stream=False, salt=salt)
     texts = [body["messages"][0]["content"] for body in bodies(seen)]
     assert {len(text.split()) for text in texts} == {40}
-    assert len({tuple(text.split()[:6]) for text in texts}) == 40
+    assert len({tuple(text.split()[:7]) for text in texts}) == 40
+    # The others follow a blank, where the tokenizer was asked about them.
+    assert {text.split()[0] for text in texts} == {"the"}
 
 
 def test_the_same_salt_and_seed_repeat_every_prompt(tmp_path: Path) -> None:
@@ -271,6 +276,49 @@ def test_the_same_salt_in_another_workload_level_or_arm_shares_nothing(tmp_path:
         for changes in ({}, {"name": "other"}, {"arm": "warm"}, {"load": {"concurrency": 2, "requests": 5}}):
             given: dict[str, Any] = {"load": {"concurrency": 1, "requests": 5}, "salt": "a/b:c", **changes}
             go(stream=False, prompt={"input_tokens": 12}, **given)
-    starts = [tuple(body["messages"][0]["content"].split()[:6]) for body in bodies(seen)]
+    starts = [tuple(body["messages"][0]["content"].split()[:7]) for body in bodies(seen)]
     assert len(starts) == 15 + 16 + 5
     assert len(set(starts)) == 15 + 16
+
+
+@pytest.mark.parametrize(
+    ("url", "protocol", "path", "tokenize"),
+    [
+        ("http://h", "openai-chat", "/v1/chat/completions", "/tokenize"),
+        ("http://h/v1", "openai-chat", "/v1/chat/completions", "/tokenize"),
+        ("http://h/v1/", "openai-completions", "/v1/completions", "/tokenize"),
+        ("https://h:8443/team/v1", "embeddings", "/team/v1/embeddings", "/team/tokenize"),
+        ("http://h/team", "openai-chat", "/team/v1/chat/completions", "/team/tokenize"),
+        ("http://h/v1", "invocations", "/v1/invocations", "/tokenize"),
+    ],
+)
+def test_a_base_url_may_end_as_openais_client_has_it(url: str, protocol: str, path: str, tokenize: str) -> None:
+    found = endpoint_for(Target(base_url=url, protocol=protocol), WORKLOAD)  # type: ignore[arg-type]
+    assert (found.path, found.tokenize_path) == (path, tokenize)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://user:sesame@h:80", "the URL of h carries a user name or password"),
+        ("http://h/?key=sesame", "base URL of h ends with a query"),
+        ("http://h/#x", "ends with a fragment"),
+        ("http://h:http", "'http://h:http'"),
+        ("http://h:99999", "'http://h:99999'"),
+        ("http://[::1", r"'http://\[::1'"),
+    ],
+)
+def test_what_a_url_says_in_vain_is_refused(url: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        endpoint_for(Target(base_url=url), WORKLOAD)
+    assert "sesame" not in str(caught.value)
+
+
+def test_a_bracketed_address_is_a_host_without_brackets() -> None:
+    found = endpoint_for(Target(base_url="https://[::1]:8443"), WORKLOAD)
+    assert (found.host, found.port, found.host_header) == ("::1", 8443, "[::1]:8443")
+
+
+def test_a_data_set_that_is_not_named_is_refused_when_it_is_read() -> None:
+    with pytest.raises(ValueError, match="kind dataset needs dataset"):
+        PromptSpec(kind="dataset")

@@ -165,7 +165,7 @@ def test_a_busy_load_is_not_diluted_by_the_wait_before_or_the_drain_after_it(tmp
     assert judge(records).client_cpu_share == pytest.approx(0.95)
 
 
-SPEC = PromptSpec(kind="dataset", output_tokens=9, turns=2)
+SPEC = PromptSpec(kind="dataset", output_tokens=9, turns=2, dataset="prompts.jsonl")
 
 
 @pytest.mark.parametrize(
