@@ -94,7 +94,7 @@ class Measuring:
             level.load,
             out_dir=folder,
             seed=level.workload.seed,
-            salt=f"{self.plan.run.owner}:{level.load.label}",
+            salt=f"{self.plan.run.owner}:{level.load.label}:{self.attempt}",
             arm=level.arm,
             slo=slo,
             progress=lambda said: self.log.info("load %s", said),

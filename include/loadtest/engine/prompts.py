@@ -16,6 +16,7 @@ from include.loadtest.job import Job, Prompts
 
 READY_BYTES = 8 * 1024 * 1024
 READY_REQUESTS = 8192
+TOOL_WORDS = 5
 
 
 class Ask:
@@ -128,8 +129,7 @@ class Source:
         self._trace = trace
         self._next = job.worker
         self._ready: deque[Ask] = deque()
-        self._tools = {count: tool_definitions(count, ("book", "ship", "road", "list", "map")) for count in
-                       {kind.tools for kind in job.prompts}}  # fmt: skip
+        self._tools: dict[tuple[int, str], list[Message]] = {}
 
     def prepare(self, requests: int | None) -> None:
         """Render ahead: all of ``requests`` if they are few and small, else as many as fit in 8 MiB."""
@@ -187,12 +187,24 @@ class Source:
         tokens = draw(rng, kind.input_tokens, kind.input_tokens_stddev)
         messages: list[Message] = []
         if group >= 0:
-            prefix = self._corpus.text(kind.prefix_tokens, f"{self._job.salt}|prefix|{number}|{group}")
+            prefix = self._corpus.text(kind.prefix_tokens, f"{self._shared(scope)}|prefix|{number}|{group}")
             messages.append({"role": "system", "content": prefix})
         messages.append({"role": "user", "content": self._corpus.text(tokens, key)})
         conversation = Conversation(place, number, group, messages, self._followups(kind, key))
         conversation.tokens = tokens + (kind.prefix_tokens if group >= 0 else 0)
-        return self._ask(conversation, index=place)
+        return self._ask(conversation, index=place, scope=scope)
+
+    def _shared(self, scope: str) -> str:
+        """Begin the key of a text that requests share: those sent before t0 share none with the measured ones."""
+        return self._job.salt if scope == "measure" else f"{self._job.salt}|{scope}"
+
+    def _tools_for(self, count: int, scope: str) -> list[Message]:
+        """Return function definitions of this run: servers put them in front of all else, so they too must be new."""
+        known = (count, scope)
+        if known not in self._tools:
+            words = self._corpus.text(TOOL_WORDS + 1, f"{self._shared(scope)}|tools").split()
+            self._tools[known] = tool_definitions(count, words[1:])
+        return self._tools[known]
 
     def _followups(self, kind: Prompts, key: str) -> list[tuple[Message, int]]:
         tokens = kind.followup_tokens or kind.input_tokens
@@ -201,11 +213,11 @@ class Source:
             for turn in range(1, kind.turns)
         ]
 
-    def _ask(self, conversation: Conversation, *, index: int) -> Ask:
+    def _ask(self, conversation: Conversation, *, index: int, scope: str = "measure") -> Ask:
         kind = self._job.prompts[conversation.prompt]
         rng = Draws(f"{self._job.seed}|output|{conversation.session}|{conversation.turn}")
         output = draw(rng, kind.output_tokens, kind.output_tokens_stddev)
-        tools = self._tools[kind.tools]
+        tools = self._tools_for(kind.tools, scope) if kind.tools else ()
         body = self._shape.body(conversation.messages, output, exact_output=True, tools=tools)
         several = kind.turns > 1
         return Ask(
@@ -245,11 +257,12 @@ class Source:
 
     def _from_trace(self, entry: TraceEntry, place: int, scope: str) -> Ask:
         salt, size = self._job.salt, entry.block_tokens
+        shared = self._shared(scope)
         pieces: list[str] = []
         left = max(1, entry.input_tokens)
         for block in entry.blocks:
             if left > 0:
-                pieces.append(self._corpus.text(min(size, left), f"{salt}|block|{block}"))
+                pieces.append(self._corpus.text(min(size, left), f"{shared}|block|{block}"))
                 left -= size
         if left > 0:
             pieces.append(self._corpus.text(left, f"{salt}|{scope}|{place}"))
