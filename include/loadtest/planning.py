@@ -44,7 +44,9 @@ def endpoint_for(target: Target, workload: WorkloadSpec) -> Endpoint:
     own_shape = protocol in ("invocations", "sagemaker")
     if protocol == "sagemaker" and not target.region:
         raise ConfigurationError(
-            "NoRegion", f"requests to {target.base_url} are signed for a region", fix="Set the target's region."
+            "NoRegion",
+            f"requests to {target.base_url} are signed for a region",
+            fix="Set the target's region (--region).",
         )
     return Endpoint(
         host=parts.hostname or "",
@@ -76,7 +78,8 @@ def split_url(url: str) -> tuple[SplitResult, int]:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
-        raise ConfigurationError("BadUrl", f"the URL {url!r}: {error}", fix="Write http://host:port/prefix.") from error
+        shown = repr(url) if "@" not in url else "(with a user name)"
+        raise ConfigurationError("BadUrl", f"the URL {shown}: {error}", fix="Write http://host:port/prefix.") from error
     if parts.username is not None:  # not shown: it holds a password
         raise ConfigurationError(
             "BadUrl",
@@ -104,7 +107,9 @@ def _path(target: Target, protocol: str, base: str, *, stream: bool) -> str:
         )
     if not target.endpoint_name:
         raise ConfigurationError(
-            "NoEndpointName", "the target names no SageMaker endpoint", fix="Set path or endpoint_name."
+            "NoEndpointName",
+            "the target names no SageMaker endpoint",
+            fix="Set path or endpoint_name (--endpoint-name).",
         )
     return f"{base}/endpoints/{target.endpoint_name}/invocations{'-response-stream' if stream else ''}"
 

@@ -7,6 +7,7 @@ import os
 import ssl
 
 from include.loadtest.checks import bad_option, checked
+from include.loadtest.planning import split_url
 from include.loadtest.target import Target
 
 # A command line is seen by every user of the machine and kept in the shell's history.
@@ -57,6 +58,7 @@ def target(options: argparse.Namespace) -> Target:
     if options.body_format is not None:
         values["body_format"] = options.body_format
     found = checked(Target, values)
+    split_url(found.base_url)
     _refuse_unused(options, found)
     _try_certificates(found)
     return found

@@ -25,6 +25,8 @@ NOBODY = "http://127.0.0.1:9"
     ("url", "options", "words"),
     [
         ("localhost:80", ["--concurrency", "1", "--requests", "1"], ("--url", "'localhost:80'", "http://")),
+        ("http://h:99999", ["--concurrency", "1", "--requests", "1"], ("'http://h:99999'", "port")),
+        ("http://me:sesame@h", ["--concurrency", "1", "--requests", "1"], ("URL of h", "header")),
         (NOBODY, ["--concurrency", "0", "--requests", "1"], ("--concurrency 0", "greater than 0")),
         (NOBODY, ["--rate", "-1", "--duration", "1"], ("--rate -1.0", "greater than 0")),
         (NOBODY, ["--rate", "5"], ("requests", "duration_s")),

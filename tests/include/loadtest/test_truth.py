@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from include.catalog.specs import Slo
 from include.loadtest.api import LoadOutcome, load_records
 from include.loadtest.reference.process import ReferenceServer
-from include.loadtest.reference.script import Script
+from include.loadtest.reference.script import Fault, Script
+from include.loadtest.spool import META, ROW, Row, read_spool
 from include.objects import PROJECT_ROOT
 from tests.include.loadtest.conftest import Run, runner
 
@@ -107,19 +111,61 @@ def test_backlog_of_a_rate_that_the_server_cannot_take_is_shown(server: Referenc
     assert outcome.statistics.goodput_share < 0.2
 
 
-def test_merged_workers_equal_the_union(server: ReferenceServer, run: Run) -> None:
-    server.play(Script(ttft_ms=10, itl_ms=1))
+def rows_of(spools: list[Path]) -> list[dict[str, Any]]:
+    """Return what the generators wrote, read frame by frame, as the rows that must come of it."""
+    found = []
+    for spool in spools:
+        meta: dict[str, Any] = {}
+        for kind, value in read_spool(spool):
+            if kind == META:
+                meta = value
+            elif kind == ROW:
+                found.append(expected(value, meta["anchor_ns"], meta["job"]))
+    return sorted(found, key=lambda row: (row["scheduled_ns"], row["request_id"]))
+
+
+def expected(row: Row, anchor: int, job: dict[str, Any]) -> dict[str, Any]:
+    marks = [int.from_bytes(row.marks[at : at + 8], "little") for at in range(0, len(row.marks), 8)]
+    values = msgspec.structs.asdict(row)
+    times = ("scheduled", "ready", "sent", "first_byte", "first_token", "last_token", "end")
+    counts = ("session", "group", "input_tokens", "output_tokens", "cached_tokens", "asked_input", "asked_output")
+    kept = {name: value for name, value in values.items() if name not in (*times, *counts, "marks")}
+    return (
+        kept
+        | {f"{name}_ns": values[name] + anchor if values[name] else None for name in times}
+        | {name: values[name] if values[name] >= 0 else None for name in counts}
+        | {"worker": job["worker"], "arm": job["arm"], "ok": not row.error_class, "chunks": len(marks)}
+        | {"chunk_offsets_ns": [mark - row.sent for mark in marks]}
+    )
+
+
+def test_merged_workers_equal_the_union(server: ReferenceServer, run: Run, tmp_path: Path) -> None:
+    """Every value of every row, failed ones too, as the generators wrote them."""
+    server.play(Script(ttft_ms=10, itl_ms=1, faults=(Fault(kind="cut", at=3, every=9),)))
     ids: dict[int, list[str]] = {}
     starts: dict[int, float] = {}
     for workers in (1, 2, 4):
+        kept = tmp_path / "kept" / str(workers)
+        kept.mkdir(parents=True)
+
+        def keep(event: dict[str, Any], kept: Path = kept) -> None:
+            if event["event"] == "finished":  # its spool is closed; collecting removes it
+                spool = next(tmp_path.glob(f"*/*-{event['worker']}.spool"))
+                shutil.copy(spool, kept)
+
         outcome = run(
             load={"rate": 120, "duration_s": 1, "workers": workers, "arrivals": "gamma", "burstiness": 0.5},
             salt="same",
+            run_args={"progress": keep},
         )
-        table = load_records(outcome.requests_path).phase("measure").table
+        spools = sorted(kept.iterdir())
+        assert len(spools) == workers
+        records = load_records(outcome.requests_path)
+        assert records.table.to_pylist() == rows_of(spools)
+        table = records.phase("measure").table
         ids[workers] = sorted(table["request_id"].to_pylist())
         assert len(set(table["worker"].to_pylist())) == workers
-        assert len(load_records(outcome.requests_path).workers) == workers
+        assert len(records.workers) == workers
         scheduled = np.sort(table["scheduled_ns"].to_numpy())
         starts[workers] = float(np.diff(scheduled).sum())
     assert ids[1] == ids[2] == ids[4]
