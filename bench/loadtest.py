@@ -1,6 +1,6 @@
 """Load clients against a server of known timing: cost, accuracy, start-up; ours beside its peers, one run.
 
-    python -m bench.loadtest [--tools ours,aiohttp] [--streams 128,512] [--reps 3] [--minutes 14]
+    python -m bench.loadtest [--tools ours,aiohttp] [--streams 128,512] [--reps 3] [--minutes 24]
 
 The server has core 0, the client (all its processes) core 1. CPU is that of the client's whole process tree; cost
 per request and token are differences of two runs, so that start-up drops out. Errors are differences between what the
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from bench import common
+from bench import common, loadtest_truths
 from bench import loadtest_clients as clients
 from include.errors import PipelineError
 from include.loadtest.reference.process import ReferenceServer
@@ -66,12 +66,17 @@ def pinned(core: int, *command: str) -> tuple[str, ...]:
 
 
 def run(client: clients.Client, server: ReferenceServer, script: Script, streams: int, requests: int, tokens: int,
-        core: int, rivals: int = 0, memory: bool = False) -> Outcome:  # fmt: skip
-    """Run a client once, pinned to a core, beside ``rivals`` busy loops on the same core."""
+        core: int, rivals: int = 0, memory: bool = False, authority: str = "") -> Outcome:  # fmt: skip
+    """Run a client once, pinned to a core, beside ``rivals`` busy loops on the same core.
+
+    :param authority: file of the certificate that clients are to trust.
+    """
     server.play(script)
     out = Path(tempfile.mkdtemp(prefix="bench-load-"))
     command, given = client.command(server.url, streams, requests, tokens, out)
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "OPENAI_API_KEY": "none"}
+    if authority:
+        environment |= dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), authority)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic_ns()
     with (out / "stderr").open("wb") as errors, (out / "stdout").open("wb") as output:
@@ -143,6 +148,7 @@ class Bench:
         self._left_out = left_out
         self._deadline = time.monotonic() + 60 * minutes
         self.rows: list[dict[str, Any]] = []
+        self.authority = ""
         self.core = max(os.sched_getaffinity(0))
 
     def add(self, case: str, tool: str, metric: str, values: list[float], unit: str) -> None:
@@ -171,9 +177,10 @@ class Bench:
         heavy = client.name in HEAVY
         # Ours is quick to run again, and the work of others on the machine only ever adds to a run.
         for _ in range(1 if heavy else self._reps + 2 if client.name == "ours" else min(self._reps, 2)):
-            few = run(client, server, COST, COST_STREAMS, SHORT, 16, self.core, memory=True)
-            many = run(client, server, COST, COST_STREAMS, HEAVY_MANY if heavy else MANY, 16, self.core)
-            long = run(client, server, COST, COST_STREAMS, SHORT, LONG, self.core)
+            more = {"core": self.core, "authority": self.authority}
+            few = run(client, server, COST, COST_STREAMS, SHORT, 16, memory=True, **more)
+            many = run(client, server, COST, COST_STREAMS, HEAVY_MANY if heavy else MANY, 16, **more)
+            long = run(client, server, COST, COST_STREAMS, SHORT, LONG, **more)
             counts = [len(outcome.log["answers"]) for outcome in (few, many, long)]
             tokens = [sum(answer["tokens"] for answer in outcome.log["answers"]) for outcome in (few, many, long)]
             if client.name == "wrk":  # it runs for a time, not for a number of requests, and starts at no cost
@@ -275,13 +282,17 @@ class Bench:
                         self._leave_out(client.name, f"accuracy-{streams}: takes it minutes")
                         continue
                     self._guard(client, f"accuracy-{streams}", lambda c=client, n=streams: self.accuracy(c, server, n))
-            ours = next((client for client in self._tools if client.name == "ours"), None)
-            if ours is not None:
-                self.accuracy(ours, server, 128, rivals=4)
+            for client in self._tools:
+                if client.name != "wrk":
+                    self._guard(client, "contended", lambda c=client: self.accuracy(c, server, 128, rivals=4))
+            if any(client.name == "ours" for client in self._tools):
                 self.open_loop(server)
-        if ours is not None:
-            with ReferenceServer(certificate=certificate[0], key=certificate[1], prefix=prefix) as server:
-                self.cost(clients.Ours(certificate[0]), server, "-tls")
+                loadtest_truths.measure(server, self.add)
+        self.authority = certificate[0]
+        with ReferenceServer(certificate=certificate[0], key=certificate[1], prefix=prefix) as server:
+            for client in self._tools:
+                tool = clients.Ours(certificate[0]) if client.name == "ours" else client
+                self._guard(tool, "tls", lambda c=tool: self.cost(c, server, "-tls"))
 
     def _guard(self, client: clients.Client, case: str, measure: Any) -> None:
         """A peer that fails or comes too late is left out and said so; ours failing fails the bench."""
@@ -330,9 +341,11 @@ def _errors(said: clients.Figures, log: dict[str, Any]) -> dict[str, float]:
     if len(said.ttft) == len(said.e2e):
         tpot, true_tpot = (said.e2e - said.ttft) / 63, (e2e - ttft) / 63
         result["tpot_error_ms"] = float(tpot.mean() - true_tpot.mean())
+        result["tpot_p50_error_ms"] = float(np.median(tpot) - np.median(true_tpot))
         result["tpot_p99_error_ms"] = float(np.quantile(tpot, 0.99) - np.quantile(true_tpot, 0.99))
     if len(said.gaps):
         result["gap_error_ms"] = float(np.median(said.gaps) - np.median(gaps))
+        result["gap_mean_error_ms"] = float(np.mean(said.gaps) - np.mean(gaps))
         result["gap_p99_error_ms"] = float(np.quantile(said.gaps, 0.99) - np.quantile(gaps, 0.99))
     return result
 
@@ -355,7 +368,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tools", default=every)
     parser.add_argument("--streams", default="128,512,32,1024,1", help="in this order")
     parser.add_argument("--reps", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=14, help="after so many the peers' cases are left out")
+    parser.add_argument("--minutes", type=float, default=24, help="after so many the peers' cases are left out")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     wanted = set(options.tools.split(","))
