@@ -115,10 +115,9 @@ def _admitted(
             f"model {model.name!r} has {listing.total_bytes} bytes, the budget is {budget_bytes}",
             fix="raise the budget or narrow source.include",
         )
-    for sentence in (*check_license(model, listing), *check_place(target, listing)):
+    for sentence in (*check_license(model, listing), *check_place(target, listing), *check_formats(model, listing)):
         if notice is not None:
             notice(sentence)
-    check_formats(model, listing)
     return listing
 
 

@@ -135,6 +135,8 @@ def _model(options: argparse.Namespace) -> ModelSpec:
                 "name": options.model,
                 "source": _source(options.source),
                 "allow_pickle": options.allow_pickle,
+                # Nothing says how it will be served, so that a missing tokenizer is told and not refused.
+                "weights_only": True,
                 "deployment": DeploymentSpec(),
             }
         )

@@ -100,9 +100,9 @@ def _file(item: Any, repo: str, commit: str, context: StagingContext) -> SourceF
     size = int(item.size or 0)
     if item.lfs:
         remote = Remote(context, repo, commit, item.rfilename, size)
-        return SourceFile(item.rfilename, size, item.lfs.sha256, remote.chunks)
+        return SourceFile(item.rfilename, size, item.lfs.sha256, remote.chunks, read_range=remote.part)
     remote = Remote(context, repo, commit, item.rfilename, size, git_sha1=item.blob_id)
-    return SourceFile(item.rfilename, size, None, remote.chunks)
+    return SourceFile(item.rfilename, size, None, remote.chunks, read_range=remote.part)
 
 
 def _wanted(path: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
@@ -144,12 +144,13 @@ class Remote:
                 fix="the download was damaged; stage again",
             )
 
-    def _ahead(self) -> Iterator[bytes]:
-        import requests
+    def part(self, begin: int, end: int) -> bytes:
+        """Return the bytes from ``begin`` to ``end``, and fetch no others."""
+        with _session() as session:
+            return b"".join(self._range(session, begin, end))
 
-        with requests.Session() as session:
-            # A token from somebody's .netrc must not go to the servers that the Hub points to.
-            session.auth = _no_credentials
+    def _ahead(self) -> Iterator[bytes]:
+        with _session() as session:
             yield from ranges_in_order(lambda begin, end: self._range(session, begin, end), self.size)
 
     def _range(self, session: Any, begin: int, end: int) -> list[bytes]:
@@ -233,6 +234,15 @@ class Remote:
 
 class _RetryError(Exception):
     """Worth asking again."""
+
+
+def _session() -> Any:
+    import requests
+
+    session = requests.Session()
+    # A token from somebody's .netrc must not go to the servers that the Hub points to.
+    session.auth = _no_credentials
+    return session
 
 
 def _no_credentials(request: Any) -> Any:

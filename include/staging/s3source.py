@@ -46,7 +46,8 @@ def list_prefix(source: S3Source, context: StagingContext) -> Listing:
             info.size,
             known[info.path].sha256 if info.path in known else None,
             _reader(objects, info),
-            StoredAt(
+            read_range=_ranges(objects, info),
+            stored_at=StoredAt(
                 parts.netloc, f"{prefix}/{info.path}", known[info.path].etag, known[info.path].crc64nvme
             ) if info.path in known else None,
         )
@@ -72,14 +73,19 @@ def _manifest(source: S3Source, context: StagingContext, prefix: str) -> Manifes
 
 
 def _reader(objects: Objects, info: ObjectInfo) -> Callable[[], Iterator[bytes]]:
-    def fetch(begin: int, end: int) -> list[bytes]:
+    fetch = _ranges(objects, info)
+    return lambda: ranges_in_order(lambda begin, end: [fetch(begin, end)], info.size)
+
+
+def _ranges(objects: Objects, info: ObjectInfo) -> Callable[[int, int], bytes]:
+    def fetch(begin: int, end: int) -> bytes:
         import obstore
 
         # One object's ranges are of one version, or the read fails.
         wanted: GetOptions = {"range": (begin, end), "if_match": info.etag}
-        return [bytes(obstore.get(objects.native, info.path, options=wanted).bytes())]
+        return bytes(obstore.get(objects.native, info.path, options=wanted).bytes())
 
-    return lambda: ranges_in_order(fetch, info.size)
+    return fetch
 
 
 def _unreadable(source: S3Source, error: Exception) -> PipelineError:

@@ -48,6 +48,7 @@ class SourceFile:
     :param stored_at: set when the bytes can be copied inside S3 instead of being read.
     :param crc64nvme: of the read that ``sha256`` was computed in, on this machine: bytes that sum up to it need no
         second SHA-256.
+    :param read_range: returns the bytes from one offset to another with one request; ``None``: ``open`` costs no more.
     """
 
     path: str
@@ -56,6 +57,22 @@ class SourceFile:
     open: Callable[[], Iterator[bytes]]
     stored_at: StoredAt | None = None
     crc64nvme: str | None = None
+    read_range: Callable[[int, int], bytes] | None = None
+
+    def head(self, size: int) -> bytes:
+        """Return the first ``size`` bytes, all of a shorter file; one request where the source is a server."""
+        size = min(size, self.size)
+        if self.read_range is not None:
+            return self.read_range(0, size) if size else b""
+        return b"".join(_until(self.open(), size))[:size]
+
+
+def _until(chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+        size -= len(chunk)
+        if size <= 0:
+            return
 
 
 @dataclass(frozen=True)

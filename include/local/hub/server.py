@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,12 +23,14 @@ class HubServer:
     Not imitated: Xet, data sets and spaces, writing, search, quotas per account.
 
     :param log: ``(method, path, had a token)`` of every request.
+    :param sent: bytes of files that were sent, by name.
     """
 
     def __init__(self, repositories: Iterable[Repository], faults: HubFaults | None = None) -> None:
         self.repositories = {repository.name: repository for repository in repositories}
         self.faults = faults or HubFaults()
         self.log: list[tuple[str, str, bool]] = []
+        self.sent: Counter[str] = Counter()
         self.url = ""
         self._signed: dict[str, HubFile] = {}
         self._loop = asyncio.new_event_loop()
@@ -167,6 +170,7 @@ class HubServer:
                 if fault is not None and fault.kind is HubFaultKind.CORRUPT:
                     data, fault = bytes([data[0] ^ 1]) + data[1:], None
                 await answer.write(data)
+                self.sent[file.name] += len(data)
                 begin += len(data)
 
 
