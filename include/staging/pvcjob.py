@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from include.errors import FailureClass, IntegrityError, PipelineError
+from include.staging.jobwatch import ApiLostError, JobWatch, gave_up
+from include.staging.podwait import Waiting
 from include.staging.target import Target
 
 LABELS = {"app.kubernetes.io/managed-by": "hyperpod-pipelines", "app.kubernetes.io/component": "stager"}
 KEEP_SECONDS = 3600
-POLL_SECONDS = 1.0
 EXIT_WRONG = 1
 
 
@@ -24,6 +24,8 @@ class ClaimJob:
 
     :param arguments: of ``python -m include.staging`` in the image.
     :param environment: addresses and regions only; never a secret.
+    :param patience_seconds: how long its pod may wait for what seldom comes by itself (an image, a volume).
+    :param outage_seconds: how long the Kubernetes API may fail every call.
     """
 
     name: str
@@ -40,6 +42,8 @@ class ClaimJob:
     cpu: str = "1"
     memory: str = "1Gi"
     deadline_seconds: int = 6 * 3600
+    patience_seconds: float = 120
+    outage_seconds: float = 300
 
     def reading(self, folder: str) -> ClaimJob:
         """Return the Job that only reads and checks a revision that is there, at ``folder`` of its mount."""
@@ -128,72 +132,33 @@ def run_job(kube: Any, job: ClaimJob, say: Callable[[str], None] = lambda _: Non
     """Run a Job to its end, delete it, and return what it printed. A Job of that name that is there is adopted.
 
     :param kube: ``kubernetes.client.ApiClient``.
-    :param say: gets the end of the log while it runs.
+    :param say: gets what its pod waits for, and the end of the log while it runs.
     :raises IntegrityError: it found wrong bytes.
+    :raises ConfigurationError: its image or its claim cannot be used.
     :raises PipelineError: it failed or ran out of time; evidence is the end of its log.
     """
-    from kubernetes.client import BatchV1Api, V1DeleteOptions
-    from kubernetes.client.exceptions import ApiException
-
-    api = BatchV1Api(kube)
+    watch = JobWatch(kube, job, say)
+    watch.create()
     try:
-        api.create_namespaced_job(job.namespace, job.manifest())
-    except ApiException as error:
-        if error.status != 409:
-            raise
-    try:
-        ended = _wait(kube, job, say)
-        log, exit_code = _log(kube, job)
-    finally:
-        options = V1DeleteOptions(propagation_policy="Background")
-        try:
-            api.delete_namespaced_job(job.name, job.namespace, body=options)
-        except ApiException as error:
-            if error.status != 404:
-                raise
+        ended = watch.until_end()
+        log, exit_code = watch.log(), watch.exit_code
+    except ApiLostError:
+        # It goes on without us; a retry finds it by its name.
+        raise
+    except BaseException:
+        watch.delete()
+        raise
+    watch.delete()
     if ended != "Complete":
-        raise _failure(job, ended, log, exit_code)
+        raise _failure(job, ended, log, exit_code, watch.waiting)
     return log
 
 
-def _wait(kube: Any, job: ClaimJob, say: Callable[[str], None]) -> str:
-    from kubernetes.client import BatchV1Api
-
-    deadline, said = time.monotonic() + job.deadline_seconds + 60, ""
-    while time.monotonic() < deadline:
-        status = BatchV1Api(kube).read_namespaced_job(job.name, job.namespace).status
-        for condition in status.conditions or ():
-            if condition.type in ("Complete", "Failed") and condition.status == "True":
-                return condition.type if condition.type == "Complete" else str(condition.reason)
-        last = (_log(kube, job)[0].strip().splitlines() or [""])[-1]
-        if last != said:
-            say(last)
-            said = last
-        time.sleep(POLL_SECONDS)
-    return "DeadlineExceeded"
-
-
-def _log(kube: Any, job: ClaimJob) -> tuple[str, int | None]:
-    """Return the log of the newest pod and its exit code, when it has one."""
-    from kubernetes.client import CoreV1Api
-    from kubernetes.client.exceptions import ApiException
-
-    api = CoreV1Api(kube)
-    pods = api.list_namespaced_pod(job.namespace, label_selector=f"job-name={job.name}").items
-    if not pods:
-        return "", None
-    pod = max(pods, key=lambda item: str(item.metadata.creation_timestamp))
-    states = [status.state.terminated for status in pod.status.container_statuses or ()]
-    code = next((state.exit_code for state in states if state), None)
-    try:
-        # The client would return the text of a bytes object.
-        raw = api.read_namespaced_pod_log(pod.metadata.name, job.namespace, _preload_content=False)
-        return raw.data.decode(errors="replace"), code
-    except ApiException:
-        return "", code
-
-
-def _failure(job: ClaimJob, ended: str, log: str, exit_code: int | None) -> PipelineError:
+def _failure(
+    job: ClaimJob, ended: str, log: str, exit_code: int | None, waiting: Waiting | None
+) -> PipelineError:  # fmt: skip
+    if waiting is not None:
+        return gave_up(job, waiting)
     evidence = tuple(log.strip().splitlines()[-10:])
     said = evidence[-1] if evidence else "its pod left no log"
     text = f"Job {job.namespace}/{job.name} on claim {job.claim}: {ended}: {said}"

@@ -81,7 +81,8 @@ class Mounter:
     def _needed(self, kind: str, namespace: str, name: str) -> Object:
         found = self.look(kind, namespace, name)
         if found is None:
-            raise MountError(f'{kind.removesuffix("s")} "{name}" not found')
+            named = {"claims": "persistentvolumeclaim"}.get(kind, kind.removesuffix("s"))
+            raise MountError(f'{named} "{name}" not found')
         return found
 
     def _claim(self, namespace: str, name: str, target: Path) -> Mounted:

@@ -14,6 +14,7 @@ from include.local import s3
 from include.local.supervisor import LocalHyperPod
 
 Client = Callable[..., Any]
+SYSTEM, CLAIM, IMAGE = "fs-0123456789abcdef0", "fsx-models", "hyperpod.local/stager:1"
 
 
 def until(what: str, check: Callable[[], Any], seconds: float = 60) -> Any:
@@ -61,3 +62,47 @@ def fault(hyperpod: LocalHyperPod) -> Iterator[Callable[..., None]]:
 
     yield add
     requests.delete(url, timeout=10).raise_for_status()
+
+
+@pytest.fixture
+def kube(hyperpod: LocalHyperPod, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An API client, the environment of the stack, and a claim of its file system."""
+    from kubernetes import client, config
+    from kubernetes.client.exceptions import ApiException
+
+    for name, value in hyperpod.environment().items():
+        monkeypatch.setenv(name, value)
+    api = config.new_client_from_config(str(hyperpod.layout.kubeconfig))
+    core = client.CoreV1Api(api)
+    room = {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": CLAIM}
+    csi = {"driver": "fsx.csi.aws.com", "volumeHandle": SYSTEM}
+    volume = {"capacity": {"storage": "1200Gi"}, "accessModes": ["ReadWriteMany"], "csi": csi}
+    claim = room | {"resources": {"requests": {"storage": "1200Gi"}}}
+    made = (
+        (core.create_persistent_volume, {"metadata": {"name": CLAIM}, "spec": volume}),
+        (
+            lambda body: core.create_namespaced_persistent_volume_claim("default", body),
+            {"metadata": {"name": CLAIM}, "spec": claim},
+        ),
+    )
+    for create, body in made:
+        try:
+            create(body)
+        except ApiException as error:
+            if error.status != 409:
+                raise
+    return api
+
+
+@pytest.fixture
+def kube_fault(kube: Any) -> Iterator[Callable[..., None]]:
+    """Put faults of the Kubernetes API in force for one test."""
+
+    def ask(method: str, body: Any = None) -> None:
+        kube.call_api(
+            "/_local/faults", method, header_params={"Content-Type": "application/json"}, body=body,
+            auth_settings=["BearerToken"], _preload_content=False,
+        )  # fmt: skip
+
+    yield lambda **rule: ask("POST", rule)
+    ask("DELETE")

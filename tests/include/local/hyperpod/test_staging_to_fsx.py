@@ -22,45 +22,15 @@ from include.staging.api import stage
 from include.staging.context import StagingContext
 from include.staging.delivery import Place, deliver, place_of
 from include.staging.fsx import Lustre
+from include.staging.pvcjob import copy_job, run_job
 from include.staging.sources import list_source
 from include.staging.target import Target
-from tests.include.local.hyperpod.conftest import Client, until
+from tests.include.local.hyperpod.conftest import CLAIM, IMAGE, SYSTEM, Client, until
 from tests.include.staging.conftest import MODELS_URI, contents, make_model
 
 pytestmark = pytest.mark.local
-SYSTEM, CLAIM, IMAGE = "fs-0123456789abcdef0", "fsx-models", "hyperpod.local/stager:1"
 SHARD = "model-0.safetensors"
 Say = Callable[..., None]
-
-
-@pytest.fixture
-def kube(hyperpod: LocalHyperPod, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """An API client, the environment of the stack, and a claim of its file system."""
-    from kubernetes import client, config
-    from kubernetes.client.exceptions import ApiException
-
-    for name, value in hyperpod.environment().items():
-        monkeypatch.setenv(name, value)
-    api = config.new_client_from_config(str(hyperpod.layout.kubeconfig))
-    core = client.CoreV1Api(api)
-    room = {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": CLAIM}
-    csi = {"driver": "fsx.csi.aws.com", "volumeHandle": SYSTEM}
-    volume = {"capacity": {"storage": "1200Gi"}, "accessModes": ["ReadWriteMany"], "csi": csi}
-    claim = room | {"resources": {"requests": {"storage": "1200Gi"}}}
-    made = (
-        (core.create_persistent_volume, {"metadata": {"name": CLAIM}, "spec": volume}),
-        (
-            lambda body: core.create_namespaced_persistent_volume_claim("default", body),
-            {"metadata": {"name": CLAIM}, "spec": claim},
-        ),
-    )
-    for create, body in made:
-        try:
-            create(body)
-        except ApiException as error:
-            if error.status != 409:
-                raise
-    return api
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,21 +82,35 @@ def test_a_job_copies_to_the_claim_and_goes(kube: Any, staged: Staged) -> None:
     assert deliver(staged.target, staged.place("copy")).bytes == done.bytes
 
 
-def test_a_copy_that_was_changed_is_named_and_not_served(staged: Staged) -> None:
-    deliver(staged.target, staged.place("copy"))
+def spoil(staged: Staged) -> None:
     shard = staged.on_fsx / "files" / SHARD
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(data)
+
+
+def test_a_copy_that_was_changed_is_found_and_copied_again(staged: Staged) -> None:
+    deliver(staged.target, staged.place("copy"))
+    spoil(staged)
+    deliver(staged.target, staged.place("copy"))
+    assert contents(staged.on_fsx / "files") == contents(staged.source)
+
+
+def test_what_lies_there_is_read_and_a_changed_byte_named(kube: Any, staged: Staged) -> None:
+    deliver(staged.target, staged.place("copy"))
+    spoil(staged)
+    folder = f"/fsx/{staged.target.prefix}"
+    job = copy_job(staged.target, f"reads-{staged.model.name}", "default", CLAIM, IMAGE).reading(folder)
     with pytest.raises(IntegrityError, match=SHARD):
-        deliver(staged.target, staged.place("copy"))
+        run_job(kube, job)
 
 
-def test_a_claim_that_is_not_there_fails_with_its_name(staged: Staged) -> None:
-    wrong = FsxDelivery(way="copy", claim="absent", image=IMAGE, max_seconds=3)
+def test_a_claim_that_is_not_there_is_named_at_once(kube: Any, staged: Staged) -> None:
+    wrong = FsxDelivery(way="copy", claim="absent", image=IMAGE)
     with pytest.raises(PipelineError, match="absent") as caught:
         deliver(staged.target, Place(wrong, SYSTEM, "default", 0.05))
-    assert caught.value.retryable
+    assert (caught.value.reason, caught.value.retryable) == ("ClaimMissing", False)
+    until("the Job is gone", lambda: not [name for name in jobs(kube) if staged.model.name in name])
 
 
 def test_an_import_brings_the_revision_and_its_association_is_used_again(
