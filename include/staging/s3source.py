@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from include.catalog.specs import S3Source
+from include.catalog.weights import S3Source
 from include.errors import ConfigurationError, FailureClass, PipelineError
 from include.objects import ObjectInfo, Objects
 from include.staging.context import StagingContext

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from include.canonical import digest
-from include.catalog.specs import (
+from include.catalog.base import JsonObject
+from include.catalog.weights import (
     FolderSource,
     HuggingFaceSource,
-    JsonObject,
     JumpStartSource,
-    ModelSpec,
     S3Source,
+    WeightsSpec,
     WheelSource,
 )
 from include.errors import ConfigurationError
@@ -93,7 +93,7 @@ class Listing:
         return sum(file.size for file in self.files)
 
 
-def list_source(model: ModelSpec, context: StagingContext) -> Listing:
+def list_source(model: WeightsSpec, context: StagingContext) -> Listing:
     """List a model's source and pin its revision.
 
     :raises PipelineError: when the source cannot be read, is gated, or has no files.

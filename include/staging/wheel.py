@@ -9,7 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from include.catalog.specs import WheelSource
+from include.catalog.weights import WheelSource
 from include.errors import FailureClass, IntegrityError, PipelineError
 from include.objects import PROJECT_ROOT
 from include.staging.digests import file_digests
