@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import secrets
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from include.errors import ConfigurationError, PipelineError
+from include.errors import ConfigurationError, IntegrityError, PipelineError
 from include.loadtest.tables import comparison_lines, result_lines, scrape_problems
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def _run(options: argparse.Namespace) -> int:
     run_id, valid = _run_id(), True
     for load in levels:
         folder = options.out / f"{workload.name}-{load.label}-{options.arm}-{run_id}"
+        folder.mkdir(parents=True)  # it must be new
         print(f"\n{workload.name} {load.label} {options.arm}")
         try:
             outcome = _level(options, place, workload, load, folder, slo)
@@ -143,8 +145,8 @@ def _print_what_there_is(folder: Path, slo: Slo) -> None:
     from include.loadtest.statistics import summarise
     from include.loadtest.validity import judge
 
-    records = load(folder)
-    if records.phase("measure").table.num_rows:
+    with contextlib.suppress(IntegrityError):  # nothing was recorded yet
+        records = load(folder)
         _print(result_lines(summarise(records, slo), judge(records, slo)))
         print(f"records: {folder}")
 

@@ -314,7 +314,7 @@ def load(source: Path | Sequence[Path], columns: Sequence[str] | None = None) ->
     :param source: a Parquet file, a run's folder (spools are read when there is no Parquet yet), or several of these,
         which are merged.
     :param columns: of a single Parquet file, only these; the others cost neither time nor memory.
-    :raises IntegrityError: a file is not a record file.
+    :raises IntegrityError: a file is not a record file, or a folder holds none.
     """
     sources = [source] if isinstance(source, Path) else list(source)
     files = [file for path in sources for file in (record_files(path) if path.is_dir() else [path])]
@@ -332,7 +332,10 @@ def _tables(path: Path, columns: Sequence[str] | None = None) -> list[pa.Table]:
     if path.is_dir():
         parquet = record_files(path)
         if not parquet:
-            return [shard_table(read_shard(spool)) for spool in sorted(path.glob("*.spool"))]
+            spools = sorted(path.glob("*.spool"))
+            if not spools:
+                raise IntegrityError("NoRecords", f"{path} holds no records", fix="Give the folder of one run.")
+            return [shard_table(read_shard(spool)) for spool in spools]
         return [table for file in parquet for table in _tables(file, columns)]
     try:
         # Not read_table: that imports pyarrow.dataset, which costs more than reading a small file.

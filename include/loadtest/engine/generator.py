@@ -8,9 +8,7 @@ import gc
 import json
 import os
 import socket
-import ssl
 import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic_ns, process_time_ns, time_ns
@@ -25,11 +23,12 @@ from include.loadtest.engine.dispatch import Dispatcher, Render
 from include.loadtest.engine.exchange import Exchange
 from include.loadtest.engine.health import Health, peak_rss_kib
 from include.loadtest.engine.loops import ClosedLoop, Loop, OpenLoop
-from include.loadtest.engine.prompts import Ask, Entry, Source, TraceEntry
+from include.loadtest.engine.prompts import Ask, Source, TraceEntry
 from include.loadtest.engine.recorder import Recorder
+from include.loadtest.engine.surroundings import RunFailedError, read_datasets, resolve, tls_context
 from include.loadtest.engine.texts import Corpus
 from include.loadtest.engine.words import VOCABULARY
-from include.loadtest.job import HARNESS_VERSION, Endpoint, Job, share
+from include.loadtest.job import HARNESS_VERSION, Job, share
 from include.loadtest.spool import META, SUMMARY, SpoolError, SpoolWriter
 
 MAX_PREOPENED = 1024
@@ -39,15 +38,6 @@ STOP_GRACE_S = 5.0
 EXIT_AT_ONCE = 4
 
 Emit = Callable[[dict[str, Any]], None]
-
-
-class RunFailedError(Exception):
-    """The load could not begin; the text says why."""
-
-    def __init__(self, reason: str, message: str, evidence: list[str] | None = None) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.evidence = evidence or []
 
 
 class Generator:
@@ -360,58 +350,3 @@ class Generator:
         self._spool.close()
         self._timers.close()
         return summary
-
-
-def resolve(endpoint: Endpoint) -> list[str]:
-    """Return the addresses of the endpoint's host, looked up once.
-
-    :raises RunFailedError: there are none.
-    """
-    try:
-        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise RunFailedError("UnknownHost", f"{endpoint.host}: {error}") from error
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-
-def tls_context(endpoint: Endpoint) -> ssl.SSLContext | None:
-    """Return the TLS settings: system trust plus ``ca_file``, client certificate, or no check at all.
-
-    :raises RunFailedError: a certificate file cannot be read.
-    """
-    if not endpoint.tls:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=endpoint.ca_file)
-        if endpoint.client_cert_file:
-            # Without a password the library would ask the terminal for one.
-            context.load_cert_chain(endpoint.client_cert_file, endpoint.client_key_file, password="")
-    except (OSError, ssl.SSLError) as error:
-        raise RunFailedError("BadCertificateFile", f"{endpoint.ca_file}: {error}") from error
-    if endpoint.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def read_datasets(job: Job) -> dict[int, list[Entry]]:
-    """Return the entries of each data set prompt kind, by its place."""
-    found = {}
-    for place, kind in enumerate(job.prompts):
-        if kind.kind == "dataset":
-            if not kind.dataset:
-                raise RunFailedError("EmptyDataset", f"prompts[{place}] is a data set and names none")
-            lines = Path(kind.dataset).read_bytes().splitlines()
-            found[place] = [msgspec.json.decode(line, type=Entry) for line in lines if line]
-            if not found[place]:
-                raise RunFailedError("EmptyDataset", f"{kind.dataset} has no entries")
-    return found
-
-
-def print_event(event: dict[str, Any]) -> None:
-    """Write one progress event; a reader that has gone away does not matter."""
-    try:
-        sys.stdout.buffer.write(msgspec.json.encode(event) + b"\n")
-        sys.stdout.buffer.flush()
-    except (BrokenPipeError, ValueError):
-        return

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 import uvloop
 
-from include.loadtest.engine.generator import Generator, RunFailedError, print_event
+from include.loadtest.engine.generator import Generator
+from include.loadtest.engine.surroundings import RunFailedError, print_event
 from include.loadtest.job import Job, decode_job
 from include.loadtest.spool import SpoolError
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic_ns
+from time import monotonic_ns, time_ns
 
 import pytest
 
@@ -18,8 +19,10 @@ from include.loadtest.engine.dispatch import STALE_ANSWER_NS, Dispatcher
 from include.loadtest.engine.exchange import Exchange
 from include.loadtest.engine.prompts import Ask
 from include.loadtest.engine.wire import Connection
-from include.loadtest.job import Endpoint
+from include.loadtest.job import Endpoint, Job, Load, Prompts, encode_job
+from include.loadtest.records import read_shard
 from tests.include.loadtest.conftest import runner
+from tests.include.loadtest.test_generator import events_until, start
 
 BODY = b'{"choices":[{"message":{"content":"x"},"finish_reason":"stop"}],"usage":{"completion_tokens":1}}'
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
@@ -223,3 +226,40 @@ async def test_connections_that_waited_long_for_the_start_are_replaced_before_it
         assert all(connection.usable for connection in sender._idle)
         sender.close()
         timers.close()
+
+
+def test_connections_that_the_server_closed_before_the_start_are_there_again_at_the_start(tmp_path: Path) -> None:
+    peers: queue.Queue[socket.socket] = queue.Queue()
+
+    def keep(peer: socket.socket) -> None:
+        peers.put(peer)
+        while request_of(peer):
+            peer.sendall(WHOLE)
+
+    with serving(keep) as url:
+        port = int(url.rpartition(":")[2])
+        endpoint = Endpoint(
+            host="127.0.0.1",
+            port=port,
+            host_header="h",
+            path="/v1/x",
+            body="openai-chat",
+            stream=False,
+            tokenize_path="",
+        )
+        load = Load(mode="closed", concurrency=3, requests=3, ramp_s=0.0)
+        out = tmp_path / "x.spool"
+        process = start(
+            encode_job(Job(endpoint=endpoint, prompts=[Prompts()], load=load, out=str(out), barrier=True, salt="s"))
+        )
+        events_until(process, "ready")
+        for _ in range(3):
+            peers.get(timeout=20).shutdown(socket.SHUT_RDWR)
+        assert process.stdin is not None
+        process.stdin.write(b"start %d\n" % (time_ns() + 3 * NS))
+        process.stdin.flush()
+        events_until(process, "finished")
+        process.stdin.close()
+        assert process.wait(20) == 0
+    rows = read_shard(out).rows
+    assert [(row.error, row.connect_ns, row.resent) for row in rows] == [("", 0, 0)] * 3

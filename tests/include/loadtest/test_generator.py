@@ -90,6 +90,17 @@ def test_a_stop_during_a_warm_up_that_is_never_answered(server: ReferenceServer,
     assert process.wait(20) != 0
 
 
+def test_the_health_that_counts_is_that_of_the_load(server: ReferenceServer, run: Run) -> None:
+    """The first beat is at t0, and one is where the load ends: a drain of another 300 ms is told apart from it."""
+    server.play(Script(ttft_ms=300, itl_ms=0.1))
+    outcome = run(load={"concurrency": 2, "duration_s": 0.5, "workers": 2})
+    for worker in load_records(outcome.requests_path).workers:
+        beats, summary = [beat["at"] for beat in worker["health"]], worker["summary"]
+        assert summary["t0"] - beats[0] <= 1_000_000
+        assert min(abs(at - summary["stopped_at"]) for at in beats) < 50_000_000
+        assert beats[-1] > summary["stopped_at"]
+
+
 def test_a_generator_without_users_ends_at_once(server: ReferenceServer, tmp_path: Path) -> None:
     server.play(Script(ttft_ms=1, itl_ms=0.1))
     load = Load(mode="closed", concurrency=2, requests=30)

@@ -129,8 +129,11 @@ def test_collecting_twice_or_nowhere_loses_no_record(tmp_path: Path) -> None:
 
 
 def test_a_runs_folder_is_read_although_metrics_lie_in_it(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
     write(tmp_path / "a.spool", [row(i) for i in range(5)])
     pq.write_table(pa.table({"unix_ns": [1], "value": [2.0]}), tmp_path / "server-metrics.parquet")
+    with pytest.raises(IntegrityError, match="holds no records"):
+        load_records(tmp_path / "empty")
     assert load_records(tmp_path).table.num_rows == 5  # spools of a crash
     compact(tmp_path)
     assert load_records(tmp_path).table.num_rows == 5
