@@ -75,9 +75,8 @@ def stage(
         meter = Meter(listing.total_bytes, progress)
         try:
             files = _move_all(listing, target, lock, meter, Reusable() if repair else None)
-        except BaseException:
-            # What cannot succeed is not retried, so nobody else would abort its parts.
-            target.sweep_uploads()
+        except BaseException as error:
+            _leave_no_parts(target, lock, error)
             raise
         manifest = _publish(target, _manifest(model, listing, files, owner), lock, replace=repair)
     return _staged(target, manifest, moved=meter.done, reused=False, started=started)
@@ -135,7 +134,13 @@ def _move_all(
         if entry is not None:
             meter.total -= file.size
             return entry
-        return move(file, target, lambda size: meter.count(file.path, size), files_at_once=at_once)
+
+        def passed(size: int) -> None:
+            # With each chunk: who was taken over must not go on for the rest of a large file.
+            lock.require_held()
+            meter.count(file.path, size)
+
+        return move(file, target, passed, files_at_once=at_once)
 
     with ThreadPoolExecutor(at_once) as few, ThreadPoolExecutor(SMALL_AT_ONCE) as many:
         running = [few.submit(one, file) for file in large] + [many.submit(one, file) for file in small]
@@ -175,6 +180,8 @@ def _publish(target: Target, manifest: Manifest, lock: StagingLock, *, replace: 
         return target.require_manifest()
     return manifest
 
+    # Parts of a stager that we took over, begun after we had swept.
+    target.sweep_uploads(lock.is_ours)
 
 def _verified(target: Target, manifest: Manifest, started: float, depth: Depth = Depth.LISTING) -> StagedModel:
     inspect(target, manifest, depth)

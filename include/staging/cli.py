@@ -54,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("--repair", action="store_true", help="move again what no longer matches its manifest")
     stage.add_argument("--budget-gb", type=float, help="refuse to move more")
     stage.add_argument("--allow-pickle", action="store_true", help="with --source: pickled weights run code")
-    stage.add_argument("--owner", default=f"shell-{socket.gethostname()}", help="who holds the lock")
+    # Of its own in every process: a stager of the same owner is taken for its predecessor and replaces it at once.
+    owner = f"shell-{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
+    stage.add_argument("--owner", default=owner, help="who holds the lock; of one owner only the newest goes on")
     verify = command("verify", _verify, "compare a staged revision with its manifest")
     verify.add_argument("model")
     verify.add_argument("revision")

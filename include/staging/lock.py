@@ -75,6 +75,11 @@ class StagingLock:
                 failure_class=FailureClass.TRANSIENT,
             )
 
+    def is_ours(self) -> bool:
+        """Ask the store who holds the lock now; a heartbeat may be seconds away."""
+        content, _ = self._read()
+        return self.token.encode() in content
+
     def clear_abandoned(self) -> None:
         """Remove the lock of a holder that died after it had published: our own predecessor, or one long silent."""
         content, _ = self._read()
@@ -149,18 +154,23 @@ class StagingLock:
 
         while not self._stop.wait(HEARTBEAT_SECONDS):
             try:
-                if not self._write(self._etag):
+                if not self._write(self._etag) and not self._wrote_before():
                     self.lost = True
                     return
             except (OSError, BaseError):
                 # A store that does not answer now may answer before we count as dead.
                 continue
 
+    def _wrote_before(self) -> bool:
+        """True when the lock is ours after all: the answer to an earlier write was lost on its way."""
+        content, etag = self._read()
+        self._etag = etag
+        return self.token.encode() in content
+
     def _release(self) -> None:
         from obstore.exceptions import BaseError
 
         # What was staged is staged: a lock that cannot be removed goes stale by itself.
         with contextlib.suppress(OSError, BaseError):
-            content, _ = self._read()
-            if self.token.encode() in content:
+            if self.is_ours():
                 self.objects.delete(self.path)

@@ -84,7 +84,7 @@ def part_bytes(size: int) -> int:
 def move(file: SourceFile, target: Target, count: Callable[[int], None], *, files_at_once: int = 1) -> ManifestFile:
     """Stream ``file`` to its place; an object appears only if size and sha256 are as the source states.
 
-    :param count: gets the number of bytes as they pass.
+    :param count: gets the number of bytes as they pass; what it raises ends the move, and nothing appears.
     :param files_at_once: how many files share the memory for bytes in flight.
     :raises IntegrityError: naming the file, when the bytes are not what the source states or what the store kept.
     """

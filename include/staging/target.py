@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -123,11 +123,25 @@ class Target:
         for page in pages:
             yield from page.get("Uploads", ())
 
-    def sweep_uploads(self) -> int:
-        """Abort every multipart upload below the revision; only the lock's holder may."""
+    def sweep_uploads(self, allowed: Callable[[], bool] = lambda: True) -> int:
+        """Abort every multipart upload below the revision; only the lock's holder may.
+
+        :param allowed: asked after the uploads are listed: whoever holds the lock then has begun none of them in
+            another's place, and what a successor begins later is not on the list.
+        :returns: how many were found.
+        """
         found = list(self.uploads())
-        for upload in found:
-            self.s3.abort_multipart_upload(
-                Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"], **self.context.owner_arguments()
-            )
+        if found and allowed():
+            for upload in found:
+                self._abort(upload["Key"], upload["UploadId"])
         return len(found)
+
+    def _abort(self, key: str, upload: str) -> None:
+        from botocore.exceptions import ClientError
+
+        arguments = {"Bucket": self.bucket, "Key": key, "UploadId": upload, **self.context.owner_arguments()}
+        try:
+            self.s3.abort_multipart_upload(**arguments)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("404", "NoSuchUpload"):
+                raise
