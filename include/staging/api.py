@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from include.catalog.specs import JumpStartSource, ModelSpec
+from include.catalog.weights import JumpStartSource, WeightsSpec
 from include.errors import ConfigurationError
 from include.objects import AlreadyExistsError
 from include.staging.checks import check_formats
@@ -30,13 +30,13 @@ SMALL_AT_ONCE = 16
 SMALL = 1 << 20
 
 
-def resolve_revision(model: ModelSpec, context: StagingContext) -> str:
+def resolve_revision(model: WeightsSpec, context: StagingContext) -> str:
     """Pin a model's revision: a commit, a content digest, or a JumpStart version."""
     return list_source(model, context).revision
 
 
 def stage(
-    model: ModelSpec,
+    model: WeightsSpec,
     revision: str,
     models_uri: str,
     context: StagingContext,
@@ -95,7 +95,7 @@ def verify(
 
 
 def _admitted(
-    model: ModelSpec,
+    model: WeightsSpec,
     revision: str,
     target: Target,
     budget_bytes: int | None,
@@ -152,7 +152,18 @@ def _move_all(
             raise
 
 
-def _manifest(model: ModelSpec, listing: Listing, files: tuple[ManifestFile, ...], owner: str) -> Manifest:
+def _leave_no_parts(target: Target, lock: StagingLock, error: BaseException) -> None:
+    """Abort our uploads after a failure; those of a stager that took over are not ours to abort.
+
+    What cannot succeed is not retried, so nobody else would.
+    """
+    try:
+        target.sweep_uploads(lock.is_ours)
+    except Exception as another:  # noqa: BLE001 (the first error is the one to tell)
+        error.add_note(f"parts of unfinished uploads may be left: {another}")
+
+
+def _manifest(model: WeightsSpec, listing: Listing, files: tuple[ManifestFile, ...], owner: str) -> Manifest:
     return Manifest(
         name=model.name,
         revision=listing.revision,
@@ -169,6 +180,8 @@ def _publish(target: Target, manifest: Manifest, lock: StagingLock, *, replace: 
     wanted = {file.path for file in manifest.files}
     stored = target.stored()
     lock.require_held()
+    # Parts of a stager that we took over, begun after we had swept.
+    target.sweep_uploads(lock.is_ours)
     for path in sorted(stored.keys() - wanted):
         target.objects.delete(f"{FILES_FOLDER}/{path}")
     found = list(compare(manifest, {path: info for path, info in stored.items() if path in wanted}))
@@ -180,8 +193,6 @@ def _publish(target: Target, manifest: Manifest, lock: StagingLock, *, replace: 
         return target.require_manifest()
     return manifest
 
-    # Parts of a stager that we took over, begun after we had swept.
-    target.sweep_uploads(lock.is_ours)
 
 def _verified(target: Target, manifest: Manifest, started: float, depth: Depth = Depth.LISTING) -> StagedModel:
     inspect(target, manifest, depth)
@@ -203,7 +214,7 @@ def _staged(target: Target, manifest: Manifest, *, moved: int, reused: bool, sta
     )
 
 
-def _nothing_to_stage(model: ModelSpec, revision: str) -> StagedModel:
+def _nothing_to_stage(model: WeightsSpec, revision: str) -> StagedModel:
     return StagedModel(
         name=model.name, revision=revision, uri="", manifest_uri="", manifest_digest="", files=0, total_bytes=0,
         reused=True,
