@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from include.errors import ConfigurationError, FailureClass, PipelineError
 
 if TYPE_CHECKING:
-    from include.catalog.specs import ClusterSpec, ModelSpec
+    from include.catalog.specs import ClusterSpec
+    from include.catalog.weights import WeightsSpec
     from include.staging.context import StagingContext
     from include.staging.target import Target
 
@@ -121,25 +122,23 @@ def _cluster(options: argparse.Namespace) -> ClusterSpec:
     return load_catalog().cluster(options.cluster)
 
 
-def _model(options: argparse.Namespace) -> ModelSpec:
+def _model(options: argparse.Namespace) -> WeightsSpec:
     if not options.source:
         from include.catalog.loader import load_catalog
 
         return load_catalog().model(options.model)
     from pydantic import ValidationError
 
-    from include.catalog.deployment import DeploymentSpec
-    from include.catalog.specs import ModelSpec
+    from include.catalog.weights import WeightsSpec
 
     try:
-        return ModelSpec.model_validate(
+        return WeightsSpec.model_validate(
             {
                 "name": options.model,
                 "source": _source(options.source),
                 "allow_pickle": options.allow_pickle,
                 # Nothing says how it will be served, so that a missing tokenizer is told and not refused.
                 "weights_only": True,
-                "deployment": DeploymentSpec(),
             }
         )
     except ValidationError as error:
@@ -177,13 +176,20 @@ def _stage(options: argparse.Namespace) -> int:
     uri, context = _place(options)
     model = _model(options)
     revision = options.revision or resolve_revision(model, context)
-    budget = None if options.budget_gb is None else int(options.budget_gb * 1e9)
+    budget = _budget(options)
     staged = stage(
         model, revision, uri, context, owner=options.owner, progress=_say, budget_bytes=budget, notice=_say,
         repair=options.repair,
     )  # fmt: skip
     print(staged.model_dump_json(indent=1))
     return 0
+
+
+def _budget(options: argparse.Namespace) -> int | None:
+    """What is asked for, else the cluster's limit when it is its store."""
+    if options.budget_gb is not None:
+        return int(options.budget_gb * 1e9)
+    return None if options.models_uri else _cluster(options).max_staged_bytes
 
 
 def _verify(options: argparse.Namespace) -> int:

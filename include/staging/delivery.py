@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 from include.catalog.specs import ClusterSpec, FsxDelivery, JumpStartSource, ModelSpec, Spec
 from include.errors import ConfigurationError
+from include.objects import Objects
+from include.staging.context import StagingContext
 from include.staging.fsx import Lustre
 from include.staging.manifest import FILES_FOLDER, Manifest
 from include.staging.pvcjob import ClaimJob, copy_job, run_job
+from include.staging.sources import list_source
 from include.staging.target import Target, bucket_and_prefix, open_objects
 
 MOUNT = "/fsx"
@@ -79,10 +82,7 @@ def deliver(target: Target, place: Place, say: Callable[[str], None] = lambda _:
     manifest = target.require_manifest()
     root = bucket_and_prefix(target.models_uri)[1]
     lustre = Lustre(target.context, place.system_id, place.poll_seconds)
-    records = open_objects(f"{target.models_uri}/{RECORDS}", target.context)
-    record = f"{place.system_id}/{manifest.name}/{manifest.revision}.json"
-    known = json.loads(records.get(record) or b"{}").get("manifest_digest") == manifest.digest
-    lustre.require_room(manifest.total_bytes, arriving=not known)
+    lustre.require_room(manifest.total_bytes, arriving=not _is_known(target, place, manifest))
     if place.delivery.way == "import":
         lustre.associate(f"/{root}", target.models_uri, say)
         counts = lustre.bring_in(target.objects.uri, f"{target.models_uri}/{REPORTS}", say)
@@ -96,8 +96,35 @@ def deliver(target: Target, place: Place, say: Callable[[str], None] = lambda _:
         bytes=manifest.total_bytes,
         seconds=time.monotonic() - started,
     )
-    records.put(record, done.model_dump_json().encode())
+    _records(target).put(_record(target, place), done.model_dump_json().encode())
     return done
+
+
+def require_room(model: ModelSpec, revision: str, models_uri: str, context: StagingContext, place: Place) -> None:
+    """Check, before anything is staged, that the file system has room for a revision.
+
+    :raises PipelineError: the file system is absent, not usable, or too small; or the source cannot be read.
+    """
+    target = Target.open(models_uri, model.name, revision, context)
+    manifest = target.manifest()
+    total = list_source(model, context).total_bytes if manifest is None else manifest.total_bytes
+    known = manifest is not None and _is_known(target, place, manifest)
+    Lustre(context, place.system_id, place.poll_seconds).require_room(total, arriving=not known)
+
+
+def _is_known(target: Target, place: Place, manifest: Manifest) -> bool:
+    """True when a delivery of this manifest was recorded."""
+    found = json.loads(_records(target).get(_record(target, place)) or b"{}")
+    return bool(found.get("manifest_digest") == manifest.digest)
+
+
+def _records(target: Target) -> Objects:
+    return open_objects(f"{target.models_uri}/{RECORDS}", target.context)
+
+
+def _record(target: Target, place: Place) -> str:
+    *_, name, revision = target.prefix.split("/")
+    return f"{place.system_id}/{name}/{revision}.json"
 
 
 def _job(target: Target, place: Place, root: str, manifest: Manifest) -> ClaimJob:

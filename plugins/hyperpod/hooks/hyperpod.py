@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseHook
 
 if TYPE_CHECKING:
-    from include.catalog.specs import ClusterSpec
+    from include.catalog.specs import ClusterSpec, ModelSpec
     from include.endpoint.clients import Clients
     from include.staging.context import StagingContext
 
@@ -51,6 +51,10 @@ class HyperPodHook(BaseHook):
         from include.endpoint.clients import Clients
 
         return Clients(kube=self.kube, session=self.session, region=self.cluster.region)
+
+    def staging_of(self, model: ModelSpec) -> StagingContext:
+        """Return what staging a model needs, with the credentials of its source."""
+        return self.staging(getattr(model.source, "token_conn_id", None))
 
     def staging(self, token_conn_id: str | None = None) -> StagingContext:
         """Return what staging needs; the Hub token is read here and goes nowhere else."""

@@ -53,8 +53,7 @@ class PlanOperator(StageOperator):
         model, cluster = catalog.model(request.model), catalog.cluster(request.cluster)
         workloads = tuple(catalog.workload(name) for name in request.workloads)
         hook = self.hook_or_none(context)
-        token = getattr(model.source, "token_conn_id", None)
-        revision = resolve_revision(model, hook.staging(token)) if hook else ""
+        revision = resolve_revision(model, hook.staging_of(model)) if hook else ""
         if request.revision and request.revision != revision:
             raise ConfigurationError(
                 "RevisionUnavailable",
@@ -178,20 +177,24 @@ class StageModelOperator(StageOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the staged model."""
         from include.staging.api import stage
-        from include.staging.delivery import place_of
+        from include.staging.delivery import place_of, require_room
 
         with self.journaled(context) as work:
             plan = self.plan(context)
             hook = self.hook(plan)
             place = place_of(plan.model, plan.cluster)
-            token = getattr(plan.model.source, "token_conn_id", None)
+            staging = hook.staging_of(plan.model)
+            if place is not None:
+                # Asked here too: weights that have no room there need not go to the bucket first.
+                require_room(plan.model, plan.revision, plan.cluster.models_uri, staging, place)
             staged = stage(
                 plan.model,
                 plan.revision,
                 plan.cluster.models_uri,
-                hook.staging(token),
+                staging,
                 owner=plan.run.owner,
                 progress=lambda progress: self.log.info("staging %s", progress),
+                budget_bytes=plan.cluster.max_staged_bytes,
                 notice=lambda sentence: self.log.warning("%s", sentence),
             )
             work.data, work.work_seconds = staged.model_dump(mode="json"), staged.seconds

@@ -12,12 +12,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 
+from hyperpod.operators.prepare import StageModelOperator
 from include.catalog.plan import ReleasePlan, RunIdentity
 from include.catalog.specs import ClusterSpec, FsxDelivery, ModelSpec
 from include.errors import ConfigurationError, FailureClass, IntegrityError, PipelineError
 from include.local import s3
 from include.local.supervisor import LocalHyperPod
+from include.objects import Objects
+from include.results.journal import RunJournal
 from include.staging.api import stage
 from include.staging.context import StagingContext
 from include.staging.delivery import Place, deliver, place_of
@@ -213,6 +217,17 @@ def test_no_room_is_said_before_anything_is_made(client: Client, kube: Any, stag
     fsx.delete_file_system(FileSystemId=name)
 
 
+def test_weights_without_room_on_the_file_system_do_not_go_to_the_bucket_first(
+    client: Client, kube: Any, staged: Staged, tmp_path: Path
+) -> None:
+    model = make_model(tmp_path / "other", f"{staged.model.name}-b", (1 << 20,), seed=77)
+    model = model.model_copy(update={"deployment": staged.model.deployment})
+    with pytest.raises(AirflowFailException, match="fs-0ffffffffffffffff"):
+        run_stage(kube, staged, model, tmp_path / "results", system="fs-0ffffffffffffffff")
+    found = client("s3").list_objects_v2(Bucket="hyperpod-models", Prefix=f"models/{model.name}/")
+    assert found["KeyCount"] == 0
+
+
 def test_an_unknown_file_system_is_named(staged: Staged) -> None:
     place = dataclasses.replace(staged.place("copy"), system_id="fs-0ffffffffffffffff")
     with pytest.raises(ConfigurationError, match="fs-0ffffffffffffffff"):
@@ -270,20 +285,16 @@ def test_what_an_endpoint_or_a_volume_serves_counts_as_used(kube: Any) -> None:
     until("deleted", lambda: ("one", "rev1") not in used_by_endpoints(kube))
 
 
-def test_the_stage_task_delivers_a_model_that_is_served_from_fsx(kube: Any, staged: Staged, tmp_path: Path) -> None:
-    from hyperpod.operators.prepare import StageModelOperator
-    from include.objects import Objects
-    from include.results.journal import RunJournal
-
+def run_stage(kube: Any, staged: Staged, model: ModelSpec, results: Path, system: str = SYSTEM) -> RunJournal:
+    """Run the stage task of a plan for this model; return the run's journal."""
     cluster = ClusterSpec(
-        name="c", models_uri=MODELS_URI, results_uri=str(tmp_path / "results"), fsx_file_system_id=SYSTEM,
+        name="c", models_uri=MODELS_URI, results_uri=str(results), fsx_file_system_id=system,
         fsx_delivery=staged.place("copy").delivery,
     )  # fmt: skip
-    now = dt.datetime.now(dt.UTC)
-    run = RunIdentity(dag_id="release_model", run_id="manual__1", started_at=now)
-    plan = ReleasePlan.model_construct(
-        model=staged.model, cluster=cluster, revision=staged.target.prefix.rsplit("/", 1)[1], run=run
-    )
+    context = staged.target.context
+    run = RunIdentity(dag_id="release_model", run_id="manual__1", started_at=dt.datetime.now(dt.UTC))
+    revision = list_source(model, context).revision
+    plan = ReleasePlan.model_construct(model=model, cluster=cluster, revision=revision, run=run)
     journal = RunJournal(Objects.open(cluster.results_uri), run)
 
     class Stage(StageModelOperator):
@@ -294,11 +305,15 @@ def test_the_stage_task_delivers_a_model_that_is_served_from_fsx(kube: Any, stag
             return journal
 
         def hook(self, plan: ReleasePlan) -> Any:
-            return SimpleNamespace(kube=kube, staging=lambda token=None: staged.target.context)
+            return SimpleNamespace(kube=kube, staging=lambda: context, staging_of=lambda _: context)
 
     Stage(task_id="stage").execute({"ti": SimpleNamespace(try_number=1)})  # type: ignore[arg-type]
+    return journal
+
+
+def test_the_stage_task_delivers_a_model_that_is_served_from_fsx(kube: Any, staged: Staged, tmp_path: Path) -> None:
+    outcome = run_stage(kube, staged, staged.model, tmp_path / "results").outcomes()["stage"]
     assert contents(staged.on_fsx / "files") == contents(staged.source)
-    outcome = journal.outcomes()["stage"]
     assert outcome.state == "success"
     assert outcome.data["delivered"]["location"] == f"{staged.target.prefix}/files"
     assert "AWS_SECRET" not in json.dumps(outcome.data)
