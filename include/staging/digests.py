@@ -42,24 +42,24 @@ def crc_text(crc: int) -> str:
     return base64.b64encode(crc.to_bytes(8, "big")).decode()
 
 
-def file_digests(path: Path) -> Digests:
+def file_digests(path: Path | str) -> Digests:
     """Return the digests of a file, read now."""
     from awscrt.checksums import crc64nvme
 
     sha256, crc, buffer = hashlib.sha256(), 0, memoryview(bytearray(READ))
-    with path.open("rb", buffering=0) as file:
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123
         while size := file.readinto(buffer):
             sha256.update(buffer[:size])
             crc = crc64nvme(buffer[:size], crc)
     return Digests(sha256.hexdigest(), crc_text(crc))
 
 
-def remembered_digests(paths: Sequence[Path], cache: Path = CACHE) -> list[Digests]:
+def remembered_digests(paths: Sequence[Path | str], cache: Path = CACHE) -> list[Digests]:
     """Return the digests of files; those that are as they were are not read again."""
     known = _read(cache)
     # As text: of thousands of files, pathlib's parents and names take longer than all the rest.
-    places = [os.path.split(path) for path in map(os.fspath, paths)]
-    folders = {folder: os.path.realpath(folder) for folder, _ in places}
+    places = [os.path.split(os.fspath(path)) for path in paths]
+    folders = {folder: os.path.realpath(folder) for folder in {folder for folder, _ in places}}
     keys = [f"{folders[folder]}/{name}" for folder, name in places]
     identities = [_identity(path) for path in paths]
     found = [_known(known.get(key), identity) for key, identity in zip(keys, identities, strict=True)]
@@ -82,7 +82,7 @@ def _known(entry: Entry | None, identity: list[int]) -> Digests | None:
     return Digests(str(entry[-2]), str(entry[-1]))
 
 
-def _identity(path: Path) -> list[int]:
+def _identity(path: Path | str) -> list[int]:
     stat = os.stat(path)  # noqa: PTH116 - half the time, for thousands of files
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
