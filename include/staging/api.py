@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from include.catalog.weights import JumpStartSource, WeightsSpec
+from include.catalog.weights import HuggingFaceSource, JumpStartSource, WeightsSpec
 from include.errors import ConfigurationError
 from include.objects import AlreadyExistsError
 from include.staging.checks import check_formats
@@ -30,9 +30,13 @@ SMALL_AT_ONCE = 16
 SMALL = 1 << 20
 
 
-def resolve_revision(model: WeightsSpec, context: StagingContext) -> str:
-    """Pin a model's revision: a commit, a content digest, or a JumpStart version."""
-    return list_source(model, context).revision
+def resolve_revision(model: WeightsSpec, context: StagingContext, wanted: str = "") -> str:
+    """Pin a model's revision: a commit, a content digest, or a JumpStart version.
+
+    :param wanted: a branch, tag or commit of a Hub repository, instead of the source's; the other sources are at one
+        revision only.
+    """
+    return list_source(_at(model, wanted), context).revision
 
 
 def stage(
@@ -94,6 +98,13 @@ def verify(
     return _verified(target, target.require_manifest(), started, depth)
 
 
+def _at(model: WeightsSpec, revision: str) -> WeightsSpec:
+    """Return the model with its Hub repository at this revision: a branch may have moved on since the plan."""
+    if not revision or not isinstance(model.source, HuggingFaceSource):
+        return model
+    return model.model_copy(update={"source": model.source.model_copy(update={"revision": revision})})
+
+
 def _admitted(
     model: WeightsSpec,
     revision: str,
@@ -101,7 +112,7 @@ def _admitted(
     budget_bytes: int | None,
     notice: Callable[[str], None] | None,
 ) -> Listing:
-    listing = list_source(model, target.context)
+    listing = list_source(_at(model, revision), target.context)
     if listing.revision != revision:
         raise ConfigurationError(
             "RevisionMoved",

@@ -64,12 +64,19 @@ class Repository:
     """A model repository.
 
     :param tokens: who may read its files when it is gated; empty: everybody.
+    :param earlier: its other commits, each with a folder of its own; ``main`` is this one.
     """
 
     name: str
     folder: Path
     license: str = "apache-2.0"
     tokens: frozenset[str] = field(default_factory=frozenset)
+    earlier: tuple[Repository, ...] = ()
+
+    def at(self, revision: str) -> Repository | None:
+        """Return the repository at ``main`` or a commit."""
+        commits = {"main": self, **{one.commit: one for one in (self, *self.earlier)}}
+        return commits.get(revision)
 
     @cached_property
     def files(self) -> dict[str, HubFile]:

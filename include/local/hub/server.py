@@ -89,9 +89,10 @@ class HubServer:
             if token not in repository.tokens:
                 kind = web.HTTPForbidden if token else web.HTTPUnauthorized
                 raise _refusal(kind, "GatedRepo", f"Access to model {name} is restricted.")
-        if request.match_info.get("revision", "main") not in ("main", repository.commit):
+        found = repository.at(request.match_info.get("revision", "main"))
+        if found is None:
             raise _refusal(web.HTTPNotFound, "RevisionNotFound", "Invalid rev id")
-        return repository
+        return found
 
     async def _model(self, request: web.Request) -> web.Response:
         return web.json_response(self._repository(request).information())
