@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,15 @@ from include.loadtest.job import HARNESS_VERSION, Credentials, Job
 from include.loadtest.planning import make_jobs, workers_for
 from include.loadtest.records import Records, merge, read_shard, shard_table, write_parquet
 from include.loadtest.records import load as load_records
-from include.loadtest.scrape import Scraper, series_summary, server_requests
+from include.loadtest.scrape import Scraper
+from include.loadtest.serverside import ServerSide, server_side, with_count
 from include.loadtest.spool import DISK_FULL
 from include.loadtest.statistics import histograms, summarise
 from include.loadtest.supervise import Generators
 from include.loadtest.target import Target
 from include.loadtest.timeline import timeline
 from include.loadtest.validity import judge
+from include.metricspage import MetricsPage
 from include.results.schema import Statistics, Validity
 
 if TYPE_CHECKING:
@@ -53,18 +55,6 @@ class LoadOutcome:
     metrics_path: Path | None = None
 
 
-@dataclass(frozen=True)
-class ServerSide:
-    """What the server said meanwhile.
-
-    :param requests: that it counted from before the warm-up to the end; ``None``: not known.
-    :param summary: of its metrics.
-    """
-
-    requests: int | None = None
-    summary: JsonObject = field(default_factory=dict)
-
-
 def run_load(
     target: Target,
     workload: WorkloadSpec,
@@ -76,7 +66,7 @@ def run_load(
     arm: str = "cold",
     slo: Slo | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
-    metrics_urls: tuple[str, ...] = (),
+    metrics_urls: Sequence[str | MetricsPage] = (),
     lease_id: str | None = None,
     session: boto3.Session | None = None,
 ) -> LoadOutcome:
@@ -101,13 +91,13 @@ def run_load(
     )  # fmt: skip
     started = dt.datetime.now(dt.UTC)
     wall = time.monotonic()
-    with Scraper(metrics_urls, out_dir / METRICS, _own(metrics_urls, target), target.ca_file) as scraper:
+    with _scraper(metrics_urls, target, out_dir) as scraper:
         died = _generate(jobs, out_dir, progress)
-    path = collect(out_dir, jobs)
+    server = server_side(scraper)
+    path = collect(out_dir, jobs, server.requests)
     records = load_records(path)
     if not records.table.num_rows and died is not None:
         raise died
-    server = ServerSide(server_requests(scraper), series_summary(scraper))
     return outcome_of(path, slo or workload.slo, started, time.monotonic() - wall, server, lease_id)
 
 
@@ -119,22 +109,30 @@ def run_foreign_load(
     *,
     out_dir: Path,
     slo: Slo | None = None,
+    metrics_urls: Sequence[str | MetricsPage] = (),
+    lease_id: str | None = None,
 ) -> LoadOutcome:
     """Run one load level by the workload's own engine, from the environment where it is installed.
 
+    :param metrics_urls: as of :func:`run_load`.
     :raises PipelineError: see :func:`include.loadtest.foreign.run.run_foreign`.
     """
     from include.loadtest.foreign.run import run_foreign
 
     started, wall = dt.datetime.now(dt.UTC), time.monotonic()
-    path = run_foreign(workload.engine, target, workload, load, install, out_dir=out_dir)
-    return outcome_of(path, slo or workload.slo, started, time.monotonic() - wall)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with _scraper(metrics_urls, target, out_dir) as scraper:
+        table = run_foreign(workload.engine, target, workload, load, install, out_dir=out_dir)
+    server = server_side(scraper)
+    path = write_parquet(with_count(table, server.requests), out_dir / RECORDS)
+    return outcome_of(path, slo or workload.slo, started, time.monotonic() - wall, server, lease_id)
 
 
-def _own(urls: tuple[str, ...], target: Target) -> dict[str, dict[str, str]]:
-    """Return the target's headers for those pages that the target itself serves: credentials go nowhere else."""
+def _scraper(pages: Sequence[str | MetricsPage], target: Target, out_dir: Path) -> Scraper:
+    """Return what scrapes the pages; the target's headers go to those that it serves itself, and nowhere else."""
     origin = urlsplit(target.base_url)[:2]
-    return {url: target.headers for url in urls if urlsplit(url)[:2] == origin}
+    own = {page: target.headers for page in pages if isinstance(page, str) and urlsplit(page)[:2] == origin}
+    return Scraper(pages, out_dir / METRICS, own, target.ca_file)
 
 
 def jobs_need_signing(target: Target, workload: WorkloadSpec) -> bool:
@@ -167,14 +165,16 @@ def _generate(
     return None
 
 
-def collect(out_dir: Path, jobs: list[Job]) -> Path:
+def collect(out_dir: Path, jobs: list[Job], server_requests: int | None = None) -> Path:
     """Turn the jobs' spools into ``requests.parquet`` and remove them; returns its path.
 
+    :param server_requests: that the server counted; kept with the records, so that they can be judged again.
     :raises PipelineError: ``DiskFull`` or ``RecordsNotWritten``; the spools are kept.
     """
     spools = [Path(job.out) for job in jobs if Path(job.out).exists()]
     try:
-        path = write_parquet(merge(shard_table(read_shard(spool)) for spool in spools), out_dir / RECORDS)
+        table = merge(shard_table(read_shard(spool)) for spool in spools)
+        path = write_parquet(with_count(table, server_requests), out_dir / RECORDS)
     except OSError as error:
         raise PipelineError(
             "DiskFull" if error.errno in DISK_FULL else "RecordsNotWritten",
@@ -198,8 +198,7 @@ def outcome_of(
     """Return what the records in ``path`` say of a level that was begun at ``started`` and took ``wall`` seconds."""
     server = server or ServerSide()
     records = load_records(path)
-    failed = records.table.num_rows - sum(records.table["ok"].to_pylist())
-    validity = judge(records, slo, server_side_requests=server.requests if not failed else None, lease_id=lease_id)
+    validity = judge(records, slo, server_side_requests=server.requests, lease_id=lease_id)
     metrics = path.with_name(METRICS)
     return LoadOutcome(
         statistics=summarise(records, slo),

@@ -34,6 +34,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     :param pods: how many pods start together.
     :param ready_s: how long the last of them may take.
     :param metrics_urls: Prometheus pages that this pod scrapes meanwhile.
+    :param scraped: the first pod scrapes: none sends anything before it has begun, nor after it has ended.
     """
 
     job: Job | None = None
@@ -41,6 +42,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     pods: int = 1
     ready_s: float = 600.0
     metrics_urls: list[str] = []
+    scraped: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ def orders_for(job: Job, pods: int, ready_s: float, metrics_urls: Sequence[str] 
             pods=pods,
             ready_s=ready_s,
             metrics_urls=list(metrics_urls) if pod == 0 else [],
+            scraped=bool(metrics_urls),
         )
         for pod in range(pods)
     ]

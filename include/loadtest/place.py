@@ -74,7 +74,8 @@ def places(workloads: tuple[WorkloadSpec, ...], cluster: ClusterSpec) -> Iterato
 
 def _foreign(workload: WorkloadSpec, cluster: ClusterSpec) -> Place:
     from include.loadtest.foreign import sagemaker_jobs
-    from include.loadtest.foreign.base import only_prompt, requests_of
+    from include.loadtest.foreign.base import refuse
+    from include.loadtest.foreign.registry import engine
 
     install = cluster.load_engines.get(workload.engine)
     if workload.engine == sagemaker_jobs.NAME:
@@ -93,9 +94,8 @@ def _foreign(workload: WorkloadSpec, cluster: ClusterSpec) -> Place:
             f"workload {workload.name} wants engine {workload.engine}, cluster {cluster.name} does not say where it is",
             fix=f"Set load_engines.{workload.engine}.venv or .image in the cluster's file.",
         )
-    only_prompt(workload, workload.engine)
     for load in workload.loads:
-        requests_of(load)
+        refuse(workload.engine, workload, load, engine(workload.engine).capabilities)
     return Place(workload.engine, 1 if install.image else 0, install.image or "", install)
 
 

@@ -7,7 +7,7 @@ import time
 from include.errors import FailureClass, PipelineError
 from include.objects import AlreadyExistsError, Objects
 
-START = "start"
+START, SCRAPING = "start", "scraping"
 POLL_S = 0.25
 # Later than every pod's next look at the folder, however slow the store is at it.
 AHEAD_NS = 2_000_000_000
@@ -46,6 +46,39 @@ class Rendezvous:
                     failure_class=FailureClass.CAPACITY,
                 )
             time.sleep(POLL_S)
+
+    def scraping(self) -> None:
+        """Say that the servers' counters were read: from now on requests may be sent."""
+        self._store.put(SCRAPING, b"")
+
+    def await_scraping(self) -> None:
+        """Return once the first pod has read the servers' counters: no warm-up comes before that.
+
+        :raises PipelineError: ``PodsDidNotMeet``.
+        """
+        deadline = time.monotonic() + self._wait_s
+        while self._store.head(SCRAPING) is None:
+            if time.monotonic() > deadline:
+                raise PipelineError(
+                    "PodsDidNotMeet",
+                    f"load pod 0 of {self._pods} did not begin to scrape within {self._wait_s:.0f} s",
+                    fix="Look at its events: no room for it, or the image is slow to pull.",
+                    failure_class=FailureClass.CAPACITY,
+                )
+            time.sleep(POLL_S)
+
+    def done(self) -> None:
+        """Say that this pod sends nothing any more."""
+        self._store.put(f"done-{self._index}", b"")
+
+    def all_done(self, wait_s: float) -> bool:
+        """Return true once every pod has said so, false when one has not within ``wait_s``."""
+        deadline = time.monotonic() + wait_s
+        while any(self._store.head(f"done-{index}") is None for index in range(self._pods)):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_S)
+        return True
 
     def _missing(self) -> list[int]:
         return [index for index in range(self._pods) if self._store.head(_mark(index)) is None]

@@ -8,146 +8,144 @@ import ssl
 import threading
 import time
 import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
-import msgspec
-
-from include.catalog.specs import JsonObject
-from include.loadtest.prometheus import Sample, parse
+from include.loadtest.prometheus import parse
+from include.loadtest.series import Observed, Series
+from include.metricspage import MetricsPage
 
 INTERVAL_S = 1.0
 TIMEOUT_S = 5.0
-# Counters of finished requests, by server; the first that a page has is taken.
-REQUEST_COUNTERS = (
-    "vllm:request_success_total",
-    "sglang:num_requests_total",
-    "tgi_request_success",
-    "llamacpp:requests_total",
-    "model_invocations_total",
-)
 # Kept series: queues, running requests, cache use and hits, latencies as the server sees them, GPUs.
 PREFIXES = ("vllm:", "sglang:", "tgi_", "llamacpp:", "model_", "DCGM_", "lmcache:")
 
 
-class Reading(msgspec.Struct, frozen=True):
-    """One sample, the round of scraping that it is of, and when (Unix ns) and from where it came."""
-
-    round: int
-    at: int
-    url: str
-    sample: Sample
-
-
 class Scraper:
-    """Scrapes pages in a thread of its own between entering and leaving; a page that fails is tried again.
+    """Scrapes pages between entering and leaving, each in a thread of its own: a silent one delays no other.
 
-    :param urls: pages; none: nothing is done.
+    The first and the last round are of all pages and over before entering and leaving end; a page that fails is tried
+    again. Pages are asked directly, as the load goes, whatever proxy the environment names.
+
+    :param pages: or their URLs; none: nothing is done.
+    :param path: Parquet file of all samples: ``unix_ns, round, url, name, labels, value``.
     :param headers: by URL, such as an ``Authorization``.
-    :param path: Parquet file of all samples: ``unix_ns, url, name, labels, value``.
     """
 
     def __init__(
         self,
-        urls: tuple[str, ...],
+        pages: Iterable[MetricsPage | str],
         path: Path,
         headers: dict[str, dict[str, str]] | None = None,
         ca_file: str | None = None,
     ) -> None:
-        self._urls = urls
+        given = [MetricsPage(page) if isinstance(page, str) else page for page in pages]
+        self._pages = {page.url: page for page in given}
         self._path = path
         self._headers = headers or {}
-        self._context = ssl.create_default_context(cafile=ca_file) if ca_file else None
+        self._ca_file = ca_file
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self.readings: list[Reading] = []
-        self._rounds = 0
+        self._threads: list[threading.Thread] = []
+        self._began = 0.0
+        self._samples: dict[str, list[Observed]] = {url: [] for url in self._pages}
+        self._openers: dict[str, urllib.request.OpenerDirector] = {}
+        self.answered: dict[str, set[int]] = {url: set() for url in self._pages}
         self.errors: dict[str, str] = {}
+        self.last = 0
 
     def __enter__(self) -> Scraper:
-        if self._urls:
-            self._scrape_all()
-            self._thread = threading.Thread(target=self._run, daemon=True)
-            self._thread.start()
+        self._began = time.monotonic()
+        self._round_of_all(0)
+        self._threads = [threading.Thread(target=self._run, args=(page,), daemon=True) for page in self.pages]
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._scrape_all()
+        for thread in self._threads:
+            thread.join()
+        if self._pages:
+            self.last = int((time.monotonic() - self._began) / INTERVAL_S) + 1
+            self._round_of_all(self.last)
             self._write()
 
-    def _run(self) -> None:
-        due = time.monotonic()
-        while True:
-            due += INTERVAL_S
-            if self._stop.wait(max(0.0, due - time.monotonic())):
-                return
-            self._scrape_all()
+    @property
+    def pages(self) -> list[MetricsPage]:
+        """What is scraped."""
+        return list(self._pages.values())
 
-    def _scrape_all(self) -> None:
-        for url in self._urls:
-            try:
-                text = self._fetch(url)
-            except (OSError, ValueError) as error:
-                self.errors[url] = str(error)
-                continue
-            now = time.time_ns()
-            kept = (sample for sample in parse(text) if sample.name.startswith(PREFIXES))
-            self.readings += [Reading(self._rounds, now, url, sample) for sample in kept]
-        self._rounds += 1
+    def page(self, url: str) -> MetricsPage:
+        """Return the page of a URL."""
+        return self._pages[url]
 
-    def _fetch(self, url: str) -> str:
-        request = urllib.request.Request(url, headers=self._headers.get(url, {}))  # noqa: S310
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self._context) as page:  # noqa: S310
-            return bytes(page.read()).decode(errors="replace")
+    @property
+    def samples(self) -> list[Observed]:
+        """All samples so far, page by page."""
+        return [sample for url in self._pages for sample in self._samples[url]]
+
+    def series(self) -> Series:
+        """Return the samples by metric and series."""
+        return Series(self.samples)
+
+    def _round_of_all(self, number: int) -> None:
+        threads = [threading.Thread(target=self._scrape, args=(page, number), daemon=True) for page in self.pages]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _run(self, page: MetricsPage) -> None:
+        number = 1
+        while not self._stop.wait(max(0.0, self._began + number * INTERVAL_S - time.monotonic())):
+            self._scrape(page, number)
+            # Rounds that a slow answer has used up are left out, not made up for.
+            number = max(number + 1, int((time.monotonic() - self._began) / INTERVAL_S) + 1)
+
+    def _scrape(self, page: MetricsPage, number: int) -> None:
+        try:
+            text = self._fetch(page)
+        except (OSError, ValueError) as error:
+            self.errors[page.url] = str(error)
+            return
+        now = time.time_ns()
+        self._samples[page.url] += [
+            Observed(number, now, page.url, sample.name, json.dumps(dict(sample.labels)), sample.value)
+            for sample in parse(text)
+            if sample.name.startswith(PREFIXES)
+        ]
+        self.answered[page.url].add(number)
+
+    def _fetch(self, page: MetricsPage) -> str:
+        headers = self._headers.get(page.url, {}) | (page.headers() if page.headers else {})
+        request = urllib.request.Request(page.url, headers=headers)  # noqa: S310
+        with self._opener(page).open(request, timeout=TIMEOUT_S) as answer:
+            return bytes(answer.read()).decode(errors="replace")
+
+    def _opener(self, page: MetricsPage) -> urllib.request.OpenerDirector:
+        if page.url not in self._openers:
+            context = page.context() if page.context else None
+            if context is None and self._ca_file:
+                context = ssl.create_default_context(cafile=self._ca_file)
+            handlers = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)]
+            self._openers[page.url] = urllib.request.build_opener(*handlers)
+        return self._openers[page.url]
 
     def _write(self) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        samples = self.samples
         columns = {
-            "unix_ns": pa.array([reading.at for reading in self.readings], pa.int64()),
-            "url": pa.array([reading.url for reading in self.readings], pa.string()),
-            "name": pa.array([reading.sample.name for reading in self.readings], pa.string()),
-            "labels": pa.array([json.dumps(dict(reading.sample.labels)) for reading in self.readings], pa.string()),
-            "value": pa.array([reading.sample.value for reading in self.readings], pa.float64()),
+            "unix_ns": pa.array([sample.at for sample in samples], pa.int64()),
+            "round": pa.array([sample.round for sample in samples], pa.int64()),
+            "url": pa.array([sample.url for sample in samples], pa.string()),
+            "name": pa.array([sample.name for sample in samples], pa.string()),
+            "labels": pa.array([sample.labels for sample in samples], pa.string()),
+            "value": pa.array([sample.value for sample in samples], pa.float64()),
         }
         with contextlib.suppress(OSError):
             pq.write_table(pa.table(columns), self._path, compression="zstd")
-
-
-def server_requests(scraper: Scraper) -> int | None:
-    """Return how many requests the server finished during the scrape; ``None`` when no page counts them."""
-    for name in REQUEST_COUNTERS:
-        series = _totals(scraper, name)
-        if len(series) >= 2:
-            return round(series[-1] - series[0])
-    return None
-
-
-def series_summary(scraper: Scraper) -> JsonObject:
-    """Return, per metric, first, last, mean and maximum over the run, summed over labels; and what failed."""
-    names = sorted({r.sample.name for r in scraper.readings if not r.sample.name.endswith("_bucket")})
-    found: JsonObject = {}
-    for name in names:
-        values = _totals(scraper, name)
-        found[name] = {
-            "first": values[0],
-            "last": values[-1],
-            "mean": sum(values) / len(values),
-            "max": max(values),
-        }
-    return {"series": found, "errors": dict(scraper.errors)} if found or scraper.errors else {}
-
-
-def _totals(scraper: Scraper, name: str) -> list[float]:
-    """Sum a metric over its labels and pages, for each round of scraping in which it was seen."""
-    sums: dict[int, float] = {}
-    for reading in scraper.readings:
-        if reading.sample.name == name:
-            sums[reading.round] = sums.get(reading.round, 0.0) + reading.sample.value
-    return [sums[number] for number in sorted(sums)]

@@ -32,6 +32,8 @@ def summarise(source: Path | Sequence[Path] | Records, slo: Slo | None = None) -
     :param source: record file(s), a run's folder, or records in memory.
     :param slo: what a good request must meet; without any limit, goodput is not stated.
     """
+    import numpy as np
+
     measured = (source if isinstance(source, Records) else load(source, COLUMNS)).phase("measure")
     if not measured.table.num_rows:
         return Statistics()
@@ -60,7 +62,7 @@ def summarise(source: Path | Sequence[Path] | Records, slo: Slo | None = None) -
         requests_per_s=float(((end >= window.start) & (end <= window.end) & ok).sum()) / window.seconds,
         goodput_rps=None if met is None else float(met.sum()) / window.seconds,
         goodput_share=None if met is None else float(met.mean()) if len(met) else None,
-        duration_s=float(end.max()),
+        duration_s=0.0 if np.isnan(end).all() else float(np.nanmax(end)),
         window=_window_facts(window, inside),
     )
 

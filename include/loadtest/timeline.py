@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.catalog.specs import JsonObject
 from include.loadtest.latencies import latencies
 from include.loadtest.records import Records
+from include.loadtest.series import Observed, Points, Series
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +52,7 @@ def timeline(records: Records, metrics: Path | None = None) -> JsonObject:
 
     Seconds are the middles of the bins, counted from the first scheduled request. Client: requests in flight (mean),
     requests/s answered, median TTFT from the send (ms). Server: what its Prometheus pages have of ``GAUGES`` and
-    ``RATIOS``; gauges of several pods are summed.
+    ``RATIOS``; counts of several pods are summed, shares averaged.
 
     :param metrics: ``server-metrics.parquet`` of the same run.
     """
@@ -97,48 +99,52 @@ def _medians(at: Floats, values: Floats, edges: Floats) -> list[float | None]:
 
 
 def _server(metrics: Path, origin_ns: int, edges: Floats) -> JsonObject:
-    import pyarrow.parquet as pq
+    import numpy as np
 
-    table = pq.read_table(metrics, columns=["unix_ns", "name", "value"])
-    series: dict[str, dict[int, float]] = {}
-    for at, name, value in zip(*(table[column].to_pylist() for column in table.column_names), strict=True):
-        rounds = series.setdefault(name, {})
-        rounds[at] = rounds.get(at, 0.0) + value
+    series = read_series(metrics)
     found: JsonObject = {}
     for name, candidates in GAUGES.items():
-        chosen = next((series[candidate] for candidate in candidates if candidate in series), None)
+        chosen = next((candidate for candidate in candidates if series.of(candidate)), None)
         if chosen is not None:
-            found[name] = _mean(chosen, origin_ns, edges)
+            found[name] = _mean(series.gauge(chosen), origin_ns, edges)
     for name, pairs in RATIOS.items():
-        pair = next((pair for pair in pairs if pair[0] in series and pair[1] in series), None)
+        pair = next((pair for pair in pairs if series.of(pair[0]) and series.of(pair[1])), None)
         if pair is not None:
-            found[name] = _quotient(series[pair[0]], series[pair[1]], pair[2], origin_ns, edges)
+            top, bottom = (_growth(series.growth(counter), origin_ns, edges) for counter in pair[:2])
+            with np.errstate(invalid="ignore", divide="ignore"):
+                found[name] = _rounded(np.where(bottom > 0, top / bottom * pair[2], np.nan))
     return found
 
 
-def _mean(samples: dict[int, float], origin_ns: int, edges: Floats) -> list[float | None]:
+def read_series(metrics: Path) -> Series:
+    """Return what ``server-metrics.parquet`` holds; a file of before rounds were kept has one for each time."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(metrics)
+    rounds = table["round" if "round" in table.column_names else "unix_ns"].to_pylist()
+    rest = (table[name].to_pylist() for name in ("unix_ns", "url", "name", "labels", "value"))
+    return Series(Observed(*values) for values in zip(rounds, *rest, strict=True))
+
+
+def _mean(samples: Points, origin_ns: int, edges: Floats) -> list[float | None]:
     import numpy as np
 
-    at = (np.array(sorted(samples)) - origin_ns) / 1e9
-    values = np.array([samples[key] for key in sorted(samples)])
-    total, _ = np.histogram(at, edges, weights=values)
+    at = (np.array([time for time, _ in samples]) - origin_ns) / 1e9
+    total, _ = np.histogram(at, edges, weights=np.array([value for _, value in samples]))
     count, _ = np.histogram(at, edges)
     with np.errstate(invalid="ignore"):
         return _rounded(total / np.where(count, count, np.nan))
 
 
-def _quotient(
-    top: dict[int, float], bottom: dict[int, float], unit: float, origin_ns: int, edges: Floats
-) -> list[float | None]:
-    """Divide the growth of two counters between the edges of each bin."""
+def _growth(series: Iterator[Points], origin_ns: int, edges: Floats) -> Floats:
+    """Return how much a counter grew in each bin: each series on its own clock, then all together."""
     import numpy as np
 
-    grown = []
-    for samples in (top, bottom):
-        at = (np.array(sorted(samples)) - origin_ns) / 1e9
-        grown.append(np.diff(np.interp(edges, at, [samples[key] for key in sorted(samples)])))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return _rounded(np.where(grown[1] > 0, grown[0] / grown[1] * unit, np.nan))
+    total = np.zeros(len(edges) - 1)
+    for points in series:
+        at = (np.array([time for time, _ in points]) - origin_ns) / 1e9
+        total += np.diff(np.interp(edges, at, [value for _, value in points]))
+    return total
 
 
 def _rounded(values: Floats) -> list[float | None]:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from include.catalog.specs import JsonObject, Slo
+from include.loadtest.delivered import rates, requests_made, send_lag, streams
 from include.loadtest.latencies import latencies
 from include.loadtest.quantiles import minimum_sample
 from include.loadtest.records import Records
-from include.loadtest.window import load_of, steady_window, trend
+from include.loadtest.serverside import count_of
+from include.loadtest.window import steady_window, trend
 from include.results.schema import Validity
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     :param mean_lag_ms: mean lateness; allowed up to ``mean_lag_share`` of the same median.
     :param cpu_share: of one core, by the busiest generator.
     :param wait_share: of the window that a generator was ready to run and had no core.
+    :param undelivered: share of the rate or number of requests asked for, most that may be missing.
     :param output_share: received / asked output tokens, least.
     :param output_requests: share of the answers, most that may be shorter, longer, empty or unstreamed.
     :param usage_error: of the tokenizer's count, most that the usage field may differ.
@@ -41,6 +44,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     cpu_share: float = 0.9
     wait_share: float = 0.25
     error_rate: float = 0.01
+    undelivered: float = 0.01
     output_share: float = 0.95
     output_requests: float = 0.01
     usage_error: float = 0.10
@@ -64,6 +68,9 @@ class _Facts(msgspec.Struct, kw_only=True):
     peak_streams: int | None
     asked_rate: float | None
     delivered_rate: float | None
+    rate_by_chance: float
+    asked_requests: int | None
+    made_requests: int | None
     output_share: float | None
     short: int
     long: int
@@ -91,17 +98,21 @@ def judge(
     """Return the verdict on a run's records.
 
     :param server_side_requests: requests that the server counted from before the first warm-up request to after the
-        last answer; ``None``: not known.
+        last answer; ``None``: as the records say, which may be that it is not known.
     :param lease_id: proof that the endpoint was reserved for this run.
     """
     bounds = limits or Limits()
     if slo is not None and slo.error_rate is not None:
         bounds = msgspec.structs.replace(bounds, error_rate=slo.error_rate)
     facts = _facts(records)
-    client_side = _client_side(records)
+    client_side, answered = _client_side(records)
+    if server_side_requests is None:
+        server_side_requests = count_of(records)
     reasons = [f"{code}: {text}" for code, text in _reasons(facts, bounds)]
-    if server_side_requests is not None and server_side_requests != client_side:
-        reasons.append(f"CONTAMINATED: the server counted {server_side_requests} requests, we sent {client_side}")
+    # Which of those that failed here a server counts is its own affair; all others it must have counted.
+    if server_side_requests is not None and not answered <= server_side_requests <= client_side:
+        sent = f"{client_side} and had {answered} answers" if answered != client_side else str(client_side)
+        reasons.append(f"CONTAMINATED: the server counted {server_side_requests} requests, we sent {sent}")
     numbers: JsonObject = msgspec.to_builtins(facts)
     lags = [lag for lag in (facts.lag_p99_ms, facts.send_lag_p99_ms) if lag is not None]
     return Validity(
@@ -165,8 +176,12 @@ def _load_reasons(facts: _Facts, limits: Limits) -> Iterator[tuple[str, str]]:
         yield "STOPPED", f"the run was ended early: {stop}"
     if facts.asked_streams and facts.peak_streams is not None and facts.peak_streams < facts.asked_streams:
         yield "LOAD_NOT_DELIVERED", f"{facts.peak_streams} of {facts.asked_streams} streams were reached"
-    if facts.asked_rate and facts.delivered_rate is not None and facts.delivered_rate < 0.99 * facts.asked_rate:
+    least = 1 - limits.undelivered - facts.rate_by_chance
+    if facts.asked_rate and facts.delivered_rate is not None and facts.delivered_rate < least * facts.asked_rate:
         yield "LOAD_NOT_DELIVERED", f"{facts.delivered_rate:.2f} of {facts.asked_rate:.2f} requests/s were sent"
+    least = 1 - limits.undelivered
+    if facts.asked_requests and facts.made_requests is not None and facts.made_requests < least * facts.asked_requests:
+        yield "LOAD_NOT_DELIVERED", f"{facts.made_requests} of {facts.asked_requests} requests were made"
     if facts.late_start_ms > limits.late_start_ms:
         yield "LATE_START", f"a generator began {facts.late_start_ms:.0f} ms after the appointed time"
 
@@ -195,10 +210,11 @@ def _output_reasons(facts: _Facts, limits: Limits) -> Iterator[tuple[str, str]]:
         yield "WRONG_USAGE", f"usage differs from the tokenizer's count by {facts.usage_error:.1%}"
 
 
-def _client_side(records: Records) -> int:
-    """Requests that left this side, warm-up and repeats included."""
+def _client_side(records: Records) -> tuple[int, int]:
+    """Requests that left this side, warm-up and repeats included, and how many of them were answered."""
     sent = records.table.num_rows - records.table["sent_ns"].null_count
-    return int(sent + sum(records.table["resent"].to_pylist()))
+    unrecorded = sum(int(worker["meta"].get("unrecorded", 0)) for worker in records.workers)
+    return int(sent + sum(records.table["resent"].to_pylist())) + unrecorded, int(records.succeeded().sum())
 
 
 def _facts(records: Records) -> _Facts:
@@ -211,18 +227,22 @@ def _facts(records: Records) -> _Facts:
     found, whole = latencies(kept), latencies(measured)
     shown = found.ttft_sent if not np.isnan(found.ttft_sent).all() else found.e2e_sent
     drift = trend(kept.times("scheduled_ns"), np.where(np.isnan(found.ttft), found.e2e, found.ttft))
-    asked_rate, delivered_rate = _rates(measured)
-    asked_streams, peak = _streams(measured)
+    asked_rate, delivered_rate, by_chance = rates(measured)
+    asked_streams, peak = streams(measured)
+    asked_requests, made = requests_made(measured)
     return _Facts(
         in_window=int(found.ok.sum()),
         ok=int(whole.ok.sum()),
         failed=int((~whole.ok).sum()),
         median_ms=_number(np.nanmedian(shown)) if (~np.isnan(shown)).any() else None,
-        send_lag_p99_ms=_send_lag(measured),
+        send_lag_p99_ms=send_lag(measured),
         asked_streams=asked_streams,
         peak_streams=peak,
         asked_rate=asked_rate,
         delivered_rate=delivered_rate,
+        rate_by_chance=by_chance,
+        asked_requests=asked_requests,
+        made_requests=made,
         unfinished_workers=sum(worker["summary"] is None for worker in records.workers),
         stops=_stops(records),
         late_start_ms=max(((w["summary"] or {}).get("late_start_ms", 0.0) for w in records.workers), default=0.0),
@@ -236,16 +256,6 @@ def _facts(records: Records) -> _Facts:
 
 def _number(value: Any) -> float:
     return float(value)
-
-
-def _send_lag(measured: Records) -> float | None:
-    """99th percentile (of few: the largest) of send time − the later of due time and a free connection; ms."""
-    import numpy as np
-
-    ready = np.fmax(measured.times("scheduled_ns"), measured.times("ready_ns"))
-    lag = measured.times("sent_ns") - ready
-    lag = lag[~np.isnan(lag)]
-    return float(np.quantile(lag, 0.99, method="higher")) * 1e3 if len(lag) else None
 
 
 def _client_facts(records: Records) -> dict[str, Any]:
@@ -283,30 +293,6 @@ def _beats_of_the_load(worker: dict[str, Any]) -> list[dict[str, Any]]:
     first = max((place for place, beat in enumerate(beats) if beat["at"] <= t0), default=0)
     last = next((place for place, beat in enumerate(beats) if beat["at"] >= end), len(beats) - 1)
     return list(beats[first : last + 1])
-
-
-def _streams(measured: Records) -> tuple[int | None, int | None]:
-    """Return asked and reached streams of a closed loop that had work for all of them and no pauses."""
-    load = load_of(measured)
-    job = measured.workers[0]["meta"].get("job", {}) if measured.workers else {}
-    paused = any(kind.get("think_time_s") for kind in job.get("prompts", []))
-    asked = load.get("concurrency")
-    if load.get("mode") != "closed" or not asked or paused or measured.table.num_rows < 2 * asked:
-        return None, None
-    return int(asked), sum((worker["summary"] or {}).get("peak_in_flight", 0) for worker in measured.workers)
-
-
-def _rates(measured: Records) -> tuple[float | None, float | None]:
-    """Return due and actual send rate of an open loop without a cap; neither has meaning for a closed one."""
-    import numpy as np
-
-    load = load_of(measured)
-    due, sent = measured.times("scheduled_ns"), measured.times("sent_ns")
-    if load.get("mode") != "open" or load.get("concurrency") or len(due) < 2 or np.isnan(sent).all():
-        return None, None
-    span, real = float(np.ptp(due)), float(np.nanmax(sent) - np.nanmin(sent))
-    count = len(due) - 1
-    return (count / span if span else None), (float((~np.isnan(sent)).sum() - 1) / real if real else None)
 
 
 def _stops(records: Records) -> list[str]:

@@ -68,11 +68,12 @@ def steady_window(measured: Records) -> Window:
     else:
         rule = CLOSED_RULE
         users = min(int(load.get("concurrency") or 1), len(scheduled))
-        start = float(np.nanmax(answered[np.argsort(scheduled, kind="stable")[:users]]))
+        firsts = answered[np.argsort(scheduled, kind="stable")[:users]]
+        start = 0.0 if np.isnan(firsts).all() else float(np.nanmax(firsts))
         stop = float(np.nanmax(sent)) if not np.isnan(sent).all() else start
     kept = int(((scheduled >= start) & (scheduled <= stop)).sum())
     if stop <= start or kept < max(KEPT_REQUESTS, KEPT_SHARE * len(scheduled)):
-        return Window(0.0, float(np.nanmax(end)), WHOLE_RULE, whole=True)
+        return Window(0.0, stop if np.isnan(end).all() else float(np.nanmax(end)), WHOLE_RULE, whole=True)
     return Window(start, stop, rule, whole=False)
 
 

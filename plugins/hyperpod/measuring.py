@@ -87,7 +87,10 @@ class Measuring:
         slo = merged_slo(self.plan, level.workload)
         target = self._target(level, resolve(self.plan, self.ref, self.clients))
         if place.install is not None:
-            return run_foreign_load(target, level.workload, level.load, place.install, out_dir=folder, slo=slo)
+            return run_foreign_load(
+                target, self._own_prompts(level), level.load, place.install, out_dir=folder, slo=slo,
+                metrics_urls=metrics_pages(self.plan, self.ref, self.clients),
+            )  # fmt: skip
         return run_load(
             target,
             level.workload,
@@ -168,18 +171,21 @@ class Measuring:
 
         :raises PipelineError: it, or one of its pods, left nothing.
         """
-        from include.loadtest.api import ServerSide, outcome_of
+        from include.loadtest.api import outcome_of
         from include.loadtest.foreign import sagemaker_jobs
+        from include.loadtest.foreign.base import Asked
         from include.loadtest.pod import collect_pods, collected_metrics
         from include.loadtest.records import write_parquet
+        from include.loadtest.serverside import ServerSide
 
         uri, server = self._results_uri(job), ServerSide()
         if place.managed:
-            table = sagemaker_jobs.collect(uri, folder, session=self.session)
+            asked = Asked(workload=level.workload, load=level.load)
+            table = sagemaker_jobs.collect(uri, folder, session=self.session, asked=asked)
             path = write_parquet(table, folder / "requests.parquet")
         else:
             path = collect_pods(uri, place.pods, folder, session=self.session)
-            server = ServerSide(summary=collected_metrics(uri, session=self.session))
+            server = collected_metrics(uri, session=self.session)
         wall = (dt.datetime.now(dt.UTC) - started).total_seconds()
         return outcome_of(path, merged_slo(self.plan, level.workload), started, wall, server)
 
@@ -303,19 +309,27 @@ class Measuring:
             run = ForeignRun(
                 engine=place.engine,
                 target=target.model_dump(mode="json"),
-                workload=level.workload.model_dump(mode="json"),
+                workload=self._own_prompts(level).model_dump(mode="json"),
                 load=level.load.model_dump(mode="json"),
                 install=place.install.model_dump(mode="json"),
             )
-            yield Order(foreign=run)
+            way = (self.plan.cluster.load_pods or LoadPods(image=place.image)).invocation
+            pages = metrics_pages(self.plan, self.ref, self.clients, way)
+            yield Order(foreign=run, metrics_urls=[page.url for page in pages])
             return
         # No file is written for a load without data set and trace, and only such a load is for pods.
         common = make_jobs(
             target, level.workload, level.load, out_dir=Path(), seed=level.workload.seed,
             salt=f"{self.plan.run.owner}:{level.load.label}:{self.attempt}", arm=level.arm, workers=1,
         )[0]  # fmt: skip
-        ready = (self.plan.cluster.load_pods or LoadPods(image=place.image)).ready_seconds
-        yield from orders_for(common, place.pods, ready, metrics_pages(self.plan, self.ref, self.clients))
+        pods = self.plan.cluster.load_pods or LoadPods(image=place.image)
+        pages = metrics_pages(self.plan, self.ref, self.clients, pods.invocation)
+        yield from orders_for(common, place.pods, pods.ready_seconds, [page.url for page in pages])
+
+    def _own_prompts(self, level: Level) -> WorkloadSpec:
+        """Return the workload with a seed of this level and try: a tool knows no salt, its prompts are by the seed."""
+        mark = hashlib.sha256(f"{level.result_id(self.plan)}|{self.attempt}|{level.workload.seed}".encode())
+        return level.workload.model_copy(update={"seed": int(mark.hexdigest()[:7], 16)})
 
     def _job_name(self, level: Level) -> str:
         """No two tries of a level share a Job or its folder."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from include.catalog.specs import LoadSpec, WorkloadSpec
 from include.loadtest.foreign.base import (
     NS,
+    Asked,
     Capabilities,
     ForeignRequest,
     only_prompt,
@@ -28,7 +29,10 @@ class AiPerf:
     """One JSON line per request, with every chunk's gap; the credit's time is its nearest to a due time."""
 
     name = "aiperf"
-    capabilities = Capabilities(open_loop=True, search=True, multi_turn=True, chunk_times=True, scheduled_times=True)
+    capabilities = Capabilities(
+        open_loop=True, search=True, multi_turn=True, chunk_times=True, scheduled_times=True,
+        arrivals=("constant", "poisson", "gamma"), stddev=True, cap=True, warmup=True,
+    )  # fmt: skip
 
     def argv(self, target: Target, workload: WorkloadSpec, load: LoadSpec, out: Path, tokenizer: str) -> list[str]:
         """Return the command line."""
@@ -42,18 +46,22 @@ class AiPerf:
             *(["--streaming"] if workload.stream else []),
             "--tokenizer", tokenizer,
             "--request-count", str(requests_of(load)),
-            "--isl", str(prompt.input_tokens),
-            "--osl", str(prompt.output_tokens),
+            "--isl", str(prompt.input_tokens), "--isl-stddev", str(prompt.input_tokens_stddev),
+            "--osl", str(prompt.output_tokens), "--osl-stddev", str(prompt.output_tokens_stddev),
+            *(["--warmup-request-count", str(workload.warmup_requests)] if workload.warmup_requests else []),
+            "--request-timeout-seconds", str(workload.request_timeout_s),
             "--random-seed", str(workload.seed),
             "--ui", "none",
             "--artifact-dir", str(out),
         ]  # fmt: skip
         if load.mode == "closed":
             return [*command, "--concurrency", str(load.concurrency)]
-        shape = ["--arrival-pattern", load.arrivals if load.arrivals in ("constant", "gamma") else "poisson"]
+        shape = ["--arrival-pattern", load.arrivals]
+        shape += ["--arrival-smoothness", str(load.burstiness)] if load.arrivals == "gamma" else []
+        shape += ["--concurrency", str(load.concurrency)] if load.concurrency else []
         return [*command, "--request-rate", str(load.rate), *shape]
 
-    def collect(self, out: Path) -> pa.Table:
+    def collect(self, out: Path, asked: Asked | None = None) -> pa.Table:
         """Return the records in ``profile_export.jsonl`` below ``out``."""
         path = out
         if out.is_dir():
@@ -63,7 +71,7 @@ class AiPerf:
             requests = [_request(line) for line in lines if line["metadata"]["benchmark_phase"] == "profiling"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise unreadable(self.name, path, error) from error
-        return table_of(self.name, "", requests, {})
+        return table_of(self, "", requests, asked)
 
 
 def _request(line: dict[str, Any]) -> ForeignRequest:

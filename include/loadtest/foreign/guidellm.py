@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from include.catalog.specs import LoadSpec, WorkloadSpec
 from include.loadtest.foreign.base import (
+    Asked,
     Capabilities,
     ForeignRequest,
     only_prompt,
@@ -28,7 +29,9 @@ class GuideLlm:
     """Keeps first and last token of a request but not the chunks between."""
 
     name = "guidellm"
-    capabilities = Capabilities(open_loop=True, search=True, multi_turn=True, chunk_times=False, scheduled_times=True)
+    capabilities = Capabilities(
+        open_loop=True, search=True, multi_turn=True, chunk_times=False, scheduled_times=True, stddev=True
+    )
 
     def argv(self, target: Target, workload: WorkloadSpec, load: LoadSpec, out: Path, tokenizer: str) -> list[str]:
         """Return the command line."""
@@ -36,19 +39,29 @@ class GuideLlm:
         if load.mode == "closed":
             profile = f"kind=concurrent,streams={load.concurrency}"
         else:
-            profile = f"kind={'constant' if load.arrivals == 'constant' else 'poisson'},rate={load.rate}"
+            profile = f"kind={load.arrivals},rate={load.rate}"
+        chat = (target.protocol or workload.protocol) == "openai-chat"
+        backend = (
+            f"kind=openai_http,target={target.base_url},model={target.model},stream={str(workload.stream).lower()}"
+        )
+        backend += f",request_format=/v1/{'chat/' if chat else ''}completions"
+        data = f"kind=synthetic_text,prompt_tokens={prompt.input_tokens},output_tokens={prompt.output_tokens}"
+        # It refuses a deviation of 0.
+        for name in ("input", "output"):
+            if stddev := round(getattr(prompt, f"{name}_tokens_stddev")):
+                data += f",{'prompt' if name == 'input' else name}_tokens_stdev={stddev}"
         return [
             "guidellm", "run",
-            "--backend", f"kind=openai_http,target={target.base_url},model={target.model}",
+            "--backend", backend,
             "--profile", profile,
             "--constraint", f"kind=max_requests,count={requests_of(load)}",
-            "--data",
-            f"kind=synthetic_text,prompt_tokens={prompt.input_tokens},output_tokens={prompt.output_tokens}",
+            "--data", data,
+            "--seed", f"kind=static,value={workload.seed}",
             "--tokenizer", f"kind=hf_auto,model={tokenizer}",
             "--output", f"kind=json,path={out / FILE}",
         ]  # fmt: skip
 
-    def collect(self, out: Path) -> pa.Table:
+    def collect(self, out: Path, asked: Asked | None = None) -> pa.Table:
         """Return the records in ``guidellm.json``."""
         path = out / FILE if out.is_dir() else out
         try:
@@ -57,7 +70,7 @@ class GuideLlm:
             version = str(content["metadata"].get("guidellm_version", ""))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise unreadable(self.name, path, error) from error
-        return table_of(self.name, version, requests, {})
+        return table_of(self, version, requests, asked)
 
 
 def _requests(content: dict[str, Any]) -> Iterator[ForeignRequest]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from include.catalog.specs import JsonObject, LoadSpec, WorkloadSpec
 from include.loadtest.foreign.base import (
+    Asked,
     Capabilities,
     ForeignRequest,
     only_prompt,
@@ -27,10 +30,16 @@ CONFIG = "inference-perf.json"
 
 
 class InferencePerf:
-    """Its due times are not in the per-request output; its random data needs the completions API."""
+    """Its due times are not in the per-request output; its random data needs the completions API.
+
+    What it calls constant are random gaps, so that is not offered.
+    """
 
     name = "inference-perf"
-    capabilities = Capabilities(open_loop=True, search=False, multi_turn=True, chunk_times=True, scheduled_times=False)
+    capabilities = Capabilities(
+        open_loop=True, search=False, multi_turn=True, chunk_times=True, scheduled_times=False,
+        protocols=("openai-completions",), arrivals=("poisson",), stddev=True, whole_seconds=True,
+    )  # fmt: skip
 
     def argv(self, target: Target, workload: WorkloadSpec, load: LoadSpec, out: Path, tokenizer: str) -> list[str]:
         """Return the command line; its configuration is written below ``out``."""
@@ -45,16 +54,19 @@ class InferencePerf:
         count = requests_of(load)
         if load.mode == "closed":
             level: JsonObject = {"num_requests": count, "concurrency_level": load.concurrency}
-            shape = {"type": "concurrent", "stages": [level]}
+            shape: JsonObject = {"type": "concurrent", "stages": [level]}
         else:
             level = {"rate": load.rate, "duration": max(1, round(count / (load.rate or 1)))}
-            shape = {"type": "constant" if load.arrivals == "constant" else "poisson", "stages": [level]}
+            shape = {"type": "poisson", "stages": [level]}
+        # Left alone it sends at most 100 requests at once from each process, and queues the rest unseen.
+        streams = load.concurrency if load.mode == "closed" and load.concurrency else count
+        workers = min(len(os.sched_getaffinity(0)), streams)
+        shape |= {"num_workers": workers, "worker_max_concurrency": math.ceil(streams / workers)}
+        shape |= {"worker_max_tcp_connections": max(2500, streams), "base_seed": workload.seed}
+        shape |= {"request_timeout": workload.request_timeout_s}
         lengths = {
-            name: {"min": tokens, "max": tokens, "mean": tokens, "std_dev": 0, "total_count": count}
-            for name, tokens in (
-                ("input_distribution", prompt.input_tokens),
-                ("output_distribution", prompt.output_tokens),
-            )
+            "input_distribution": _lengths(prompt.input_tokens, prompt.input_tokens_stddev, count),
+            "output_distribution": _lengths(prompt.output_tokens, prompt.output_tokens_stddev, count),
         }
         return {
             "api": {"type": "completion", "streaming": workload.stream},
@@ -66,7 +78,7 @@ class InferencePerf:
             "storage": {"local_storage": {"path": str(out)}},
         }
 
-    def collect(self, out: Path) -> pa.Table:
+    def collect(self, out: Path, asked: Asked | None = None) -> pa.Table:
         """Return the records in ``per_request_lifecycle_metrics.json`` below ``out``."""
         path = next(iter(sorted(out.rglob(FILE))), out / FILE) if out.is_dir() else out
         try:
@@ -74,7 +86,13 @@ class InferencePerf:
             requests = [_request(place, entry) for place, entry in enumerate(content)]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise unreadable(self.name, path, error) from error
-        return table_of(self.name, "", requests, {})
+        return table_of(self, "", requests, asked)
+
+
+def _lengths(mean: int, stddev: float, count: int) -> JsonObject:
+    """Return a distribution of lengths, cut where ours is: between 1 and four times the mean."""
+    least, most = (1, 4 * mean) if stddev else (mean, mean)
+    return {"min": least, "max": most, "mean": mean, "std_dev": stddev, "total_count": count}
 
 
 def _request(place: int, entry: dict[str, Any]) -> ForeignRequest:

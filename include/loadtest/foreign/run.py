@@ -4,45 +4,52 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from include.catalog.specs import LoadEngine, LoadSpec, WorkloadSpec
 from include.errors import ConfigurationError, FailureClass, PipelineError
+from include.loadtest.foreign.base import Asked, refuse
 from include.loadtest.foreign.registry import engine
-from include.loadtest.records import write_parquet
+from include.loadtest.foreign.watch import Watch
 from include.loadtest.target import Target
 from include.objects import PROJECT_ROOT
 
-RECORDS = "requests.parquet"
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 LOG = "engine.log"
 _KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "HF_HOME", "HF_ENDPOINT", "HF_TOKEN", "HTTPS_PROXY", "NO_PROXY")
 
 
 def run_foreign(
     name: str, target: Target, workload: WorkloadSpec, load: LoadSpec, install: LoadEngine, *, out_dir: Path
-) -> Path:
-    """Run one load level; return ``out_dir/requests.parquet``.
+) -> pa.Table:
+    """Run one load level; return its records.
 
     :param install: its ``venv`` has the engine; without one it is on the search path.
-    :raises ConfigurationError: the engine is not there, or cannot be given the target's headers.
+    :param out_dir: takes the engine's own output and log.
+    :raises ConfigurationError: the engine is not there, would run another load than this one, or cannot be given the
+        target's headers.
     :raises PipelineError: it failed or took too long; evidence is the end of its log.
     :raises IntegrityError: its output is not what that engine writes.
     """
-    if (target.protocol or workload.protocol) not in ("openai-chat", "openai-completions"):
+    tool = engine(name)
+    if (target.protocol or workload.protocol) not in tool.capabilities.protocols:
         raise ConfigurationError(
             "ProtocolNotForThisEngine",
-            f"{name} speaks OpenAI's chat and completions, not {target.protocol or workload.protocol}",
+            f"{name} speaks {' and '.join(tool.capabilities.protocols)}, not {target.protocol or workload.protocol}",
             fix="Reach the endpoint another way (the cluster's invocation), or use our own engine.",
         )
-    out_dir.mkdir(parents=True, exist_ok=True)
+    refuse(name, workload, load, tool.capabilities)
     output = out_dir / name
-    output.mkdir(exist_ok=True)
-    tool = engine(name)
+    output.mkdir(parents=True, exist_ok=True)
     command = tool.argv(target, workload, load, output, _place(install.tokenizer) or target.model)
     if install.venv:
         command[0] = str(Path(_place(install.venv)) / "bin" / command[0])
     with (output / LOG).open("wb") as log:
-        code = _run(command, _environment(target, install, name), output, log.fileno(), install.timeout_seconds)
+        code, beats = _run(command, _environment(target, install, name), output, log.fileno(), install.timeout_seconds)
     if code != 0:
         said = "ran out of time" if code is None else f"ended with code {code}"
         raise PipelineError(
@@ -52,7 +59,8 @@ def run_foreign(
             failure_class=FailureClass.TRANSIENT,
             evidence=tuple((output / LOG).read_text(errors="replace").splitlines()[-20:]),
         )
-    return write_parquet(tool.collect(output), out_dir / RECORDS)
+    anchor = time.time_ns() - time.monotonic_ns()
+    return tool.collect(output, Asked(workload=workload, load=load, anchor_ns=anchor, beats=tuple(beats)))
 
 
 def _place(text: str) -> str:
@@ -60,8 +68,10 @@ def _place(text: str) -> str:
     return str(PROJECT_ROOT / text) if text and (PROJECT_ROOT / text).is_dir() else text
 
 
-def _run(command: list[str], environment: dict[str, str], folder: Path, log: int, timeout_s: float) -> int | None:
-    """Return the exit code, ``None`` when time ran out; what the engine started goes with it."""
+def _run(
+    command: list[str], environment: dict[str, str], folder: Path, log: int, timeout_s: float
+) -> tuple[int | None, list[dict[str, Any]]]:
+    """Return the exit code, ``None`` when time ran out, and how busy it was; what the engine started goes with it."""
     try:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=folder,
@@ -72,9 +82,10 @@ def _run(command: list[str], environment: dict[str, str], folder: Path, log: int
             "EngineNotInstalled", f"{command[0]}: {error.strerror}", fix="Correct load_engines in the cluster's file."
         ) from error
     try:
-        return process.wait(timeout_s)
+        with Watch(process.pid) as watch:
+            return process.wait(timeout_s), watch.beats
     except subprocess.TimeoutExpired:
-        return None
+        return None, []
     finally:
         if process.poll() is None:
             os.killpg(process.pid, 9)

@@ -14,15 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.catalog.specs import JsonObject, LoadSpec, WorkloadSpec
-from include.errors import ConfigurationError, FailureClass, PipelineError
+from include.errors import FailureClass, PipelineError
 from include.loadtest.foreign.aiperf import AiPerf
-from include.loadtest.foreign.base import only_prompt
+from include.loadtest.foreign.base import Asked, Capabilities, only_prompt, refuse
 from include.objects import Objects
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 NAME = "sagemaker-benchmark"
+CAPABILITIES = Capabilities(
+    open_loop=False, search=False, multi_turn=False, chunk_times=True, scheduled_times=True, stddev=True,
+    protocols=("openai-chat", "openai-completions", "invocations", "sagemaker"),
+)  # fmt: skip
 RUNNING = frozenset({"InProgress", "Stopping"})
 _UNSAFE = re.compile(r"[^A-Za-z0-9-]+")
 
@@ -36,15 +40,10 @@ def parameters_of(workload: WorkloadSpec, load: LoadSpec, more: JsonObject) -> J
     """Return a load level in the service's terms.
 
     :param more: further parameters, which win.
-    :raises ConfigurationError: an open loop, or more than one synthetic prompt kind.
+    :raises ConfigurationError: the level has what these terms cannot say, such as an open loop.
     """
+    refuse(NAME, workload, load, CAPABILITIES)
     prompt = only_prompt(workload, NAME)
-    if load.mode != "closed":
-        raise ConfigurationError(
-            "NotForThisEngine",
-            f"{NAME} is driven by concurrency, load {load.label} is an open loop",
-            fix="Give the level a concurrency, or use another engine.",
-        )
     return {
         "prompt_input_tokens_mean": prompt.input_tokens,
         "prompt_input_tokens_stddev": prompt.input_tokens_stddev,
@@ -135,9 +134,10 @@ def finished(description: dict[str, Any]) -> bool:
     )
 
 
-def collect(output_uri: str, folder: Path, *, session: Any = None) -> pa.Table:
+def collect(output_uri: str, folder: Path, *, session: Any = None, asked: Asked | None = None) -> pa.Table:
     """Fetch AIPerf's per-request export below ``output_uri`` and return its records.
 
+    :param asked: the level that it was to run.
     :raises PipelineError: there is none.
     """
     store = Objects.open(output_uri, session=session)
@@ -152,4 +152,4 @@ def collect(output_uri: str, folder: Path, *, session: Any = None) -> pa.Table:
         )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "profile_export.jsonl").write_bytes(content)
-    return AiPerf().collect(folder)
+    return AiPerf().collect(folder, asked)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from include.catalog.specs import LoadSpec, WorkloadSpec
 from include.loadtest.foreign.base import (
+    Asked,
     Capabilities,
     ForeignRequest,
     only_prompt,
@@ -26,10 +27,16 @@ FILE = "vllm.json"
 
 
 class VllmBench:
-    """Closed loop by ``--max-concurrency``, open loop by ``--request-rate``; start times are after its own queue."""
+    """Closed loop by ``--max-concurrency``, open loop by ``--request-rate``; start times are after its own queue.
+
+    Its warm-up repeats the first measured prompt, so none is asked for; one such request it sends in any case.
+    """
 
     name = "vllm-bench"
-    capabilities = Capabilities(open_loop=True, search=False, multi_turn=False, chunk_times=True, scheduled_times=False)
+    capabilities = Capabilities(
+        open_loop=True, search=False, multi_turn=False, chunk_times=True, scheduled_times=False,
+        arrivals=("poisson", "gamma"), prefix=True, cap=True, unstreamed=False, unrecorded=1,
+    )  # fmt: skip
 
     def argv(self, target: Target, workload: WorkloadSpec, load: LoadSpec, out: Path, tokenizer: str) -> list[str]:
         """Return the command line."""
@@ -55,9 +62,10 @@ class VllmBench:
         if load.mode == "closed":
             return [*command, "--max-concurrency", str(load.concurrency), "--request-rate", "inf"]
         burstiness = load.burstiness if load.arrivals == "gamma" else 1.0
-        return [*command, "--request-rate", str(load.rate), "--burstiness", str(burstiness)]
+        cap = ["--max-concurrency", str(load.concurrency)] if load.concurrency else []
+        return [*command, "--request-rate", str(load.rate), "--burstiness", str(burstiness), *cap]
 
-    def collect(self, out: Path) -> pa.Table:
+    def collect(self, out: Path, asked: Asked | None = None) -> pa.Table:
         """Return the records in ``vllm.json``."""
         path = out / FILE if out.is_dir() else out
         try:
@@ -68,7 +76,7 @@ class VllmBench:
         load = {"mode": "closed", "concurrency": content.get("max_concurrency")}
         if content.get("max_concurrency") is None:
             load = {"mode": "open", "rate": content.get("request_rate")}
-        return table_of(self.name, str(content.get("vllm_version", "")), requests, load)
+        return table_of(self, str(content.get("vllm_version", "")), requests, asked, load)
 
 
 def _requests(content: dict[str, Any]) -> list[ForeignRequest]:

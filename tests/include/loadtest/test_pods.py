@@ -13,7 +13,7 @@ import pytest
 from include.catalog.specs import ClusterSpec, LoadSpec, PromptSpec, WorkloadSpec
 from include.errors import ConfigurationError, PipelineError
 from include.loadtest import kubernetes_job, pod
-from include.loadtest.api import Target, load_records
+from include.loadtest.api import Target, judge, load_records
 from include.loadtest.place import place_of, places
 from include.loadtest.planning import make_jobs
 from include.loadtest.reference.process import ReferenceServer
@@ -61,15 +61,18 @@ def test_pods_start_together_and_their_records_merge_exactly(server: ReferenceSe
     results = f"file://{tmp_path}/results"
     merged = load_records(pod.collect_pods(results, 2, tmp_path / "merged"))
     parts = [load_records(tmp_path / "results" / f"worker-{index}.parquet").table.to_pylist() for index in range(2)]
-    assert sorted(r["request_id"] for r in merged.table.to_pylist()) == sorted(
-        r["request_id"] for part in parts for r in part
-    )
+    by_id = sorted((row for part in parts for row in part), key=lambda row: str(row["request_id"]))
+    assert sorted(merged.table.to_pylist(), key=lambda row: str(row["request_id"])) == by_id
     assert merged.table.num_rows == 60
     assert len({r["worker"] for r in merged.table.to_pylist()}) == 2
     # Each pod has every other arrival of one schedule: together they are even only if both count from one start.
     gaps = np.diff(np.sort(merged.times("scheduled_ns")))
     assert np.allclose(gaps, 1 / 60, atol=0.005)
-    assert pod.collected_metrics(results)["series"]["vllm:num_requests_running"]["max"] >= 0
+    server_said = pod.collected_metrics(results)
+    assert server_said.summary["series"]["vllm:num_requests_running"]["max"] >= 0
+    # Pod 0 alone scrapes, and yet counts what both sent, and nothing else.
+    assert server_said.requests == 60 == merged.table.num_rows
+    assert judge(merged).server_side_requests == 60
     assert (tmp_path / "merged" / pod.METRICS).exists()
     with pytest.raises(PipelineError, match="worker-2"):
         pod.collect_pods(results, 3, tmp_path / "merged")

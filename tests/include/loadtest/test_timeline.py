@@ -24,7 +24,7 @@ def test_a_queue_at_the_server_shows_at_the_same_seconds_on_both_sides(server: R
     steady = slice(1, -1)  # first and last bin hold the ramp and the drain
     running, waiting = (np.array(said[name][steady], dtype=float) for name in ("running", "waiting"))
     assert np.nanmax(running) == 2
-    assert np.nanmedian(waiting) == 4
+    assert np.nanmax(waiting) == 4  # 3 for the moment in which a slot changes hands
     assert np.median(client["in_flight"][steady]) == pytest.approx(6, abs=0.5)
     assert outcome.metrics_path is not None
     assert timeline(load_records(outcome.requests_path), outcome.metrics_path) == found
