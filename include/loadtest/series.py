@@ -9,7 +9,7 @@ import msgspec
 
 Points = list[tuple[int, float]]
 # Shares and states: of eight GPUs at 50 %, the endpoint's is 50 %.
-_MEANS = re.compile(r"(perc|usage|util|utilization|ratio|_rate|_temp|_clock|_active)$", re.IGNORECASE)
+_MEANS = re.compile(r"(perc|token_usage|_util|utilization|ratio|_rate|_temp|_clock|_active)$", re.IGNORECASE)
 
 
 class Observed(msgspec.Struct, frozen=True):
