@@ -30,13 +30,13 @@ SMALL_AT_ONCE = 16
 SMALL = 1 << 20
 
 
-def resolve_revision(model: WeightsSpec, context: StagingContext, wanted: str = "") -> str:
+def resolve_revision(model: WeightsSpec, context: StagingContext, wanted: str | None = None) -> str:
     """Pin a model's revision: a commit, a content digest, or a JumpStart version.
 
     :param wanted: a branch, tag or commit of a Hub repository, instead of the source's; the other sources are at one
         revision only.
     """
-    return list_source(_at(model, wanted), context).revision
+    return list_source(_at(model, wanted or ""), context).revision
 
 
 def stage(
@@ -54,7 +54,7 @@ def stage(
     """Stage one revision; a revision that is staged already is only checked.
 
     :param owner: of the run; names the lock's holder and goes into the manifest.
-    :param repair: move a revision again whose objects no longer match its manifest.
+    :param repair: move a revision again whose objects no longer match its manifest, or whose manifest is damaged.
     :param notice: gets sentences that a person should read before the bytes move (cross-region cost).
     :raises IntegrityError: naming the file, when staged or source bytes are not what was recorded.
     :raises ConfigurationError: before a byte moves: unknown revision, budget, unsafe formats, a foreign bucket.
@@ -65,13 +65,14 @@ def stage(
     target = Target.open(models_uri, model.name, revision, context)
     if context.expected_bucket_owner:
         bucket_region(target)
-    present = target.manifest()
+    present = None if repair else target.manifest()
     lock = StagingLock(target.objects, LOCK_NAME, owner, context.lock_stale_seconds)
-    if present is not None and not repair:
+    if present is not None:
         lock.clear_abandoned()
         return _verified(target, present, started)
     listing = _admitted(model, revision, target, budget_bytes, notice)
-    with lock.held(lambda: target.manifest() is not None) as ours:
+    # What is repaired may have a manifest that nobody can read: then only the lock says when another repair is done.
+    with lock.held(lambda: not repair and target.manifest() is not None) as ours:
         published = None if repair else target.manifest()
         if published is not None or not ours:
             return _verified(target, published or target.require_manifest(), started)

@@ -207,7 +207,7 @@ def _list(options: argparse.Namespace) -> int:
 
     uri, context = _place(options)
     for one in list_staged(uri, context, options.model):
-        state = one.digest[:19] if one.finished else "unfinished"
+        state = "damaged" if one.damaged else one.digest[:19] if one.finished else "unfinished"
         print(f"{one.name:<30} {one.revision:<42} {one.size / 1e9:>9.3f} GB {one.at:%Y-%m-%d %H:%M} {state}")
     return 0
 

@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from include.errors import IntegrityError
 from include.objects import Objects
 from include.staging.context import StagingContext
-from include.staging.manifest import MANIFEST_NAME, Manifest
+from include.staging.manifest import MANIFEST_NAME
 from include.staging.reuse import revisions
-from include.staging.target import LOCK_NAME, Target, open_objects
+from include.staging.target import LOCK_NAME, Target, manifest_of, open_objects
 
 Revision = tuple[str, str]
 """Name and revision."""
@@ -23,6 +24,7 @@ class Staged:
 
     :param at: when it was staged; for an unfinished one when its newest object was written.
     :param finished: it has a manifest.
+    :param damaged: the manifest's error: nobody knows what is in there, so a person must look.
     :param size: bytes in the store, whatever the manifest says.
     """
 
@@ -33,6 +35,7 @@ class Staged:
     size: int
     objects: int
     digest: str = ""
+    damaged: str = ""
 
     @property
     def key(self) -> Revision:
@@ -76,7 +79,10 @@ def _look(root: Objects, pair: Revision) -> Staged:
     data = root.get(f"{folder}/{MANIFEST_NAME}")
     if data is None:
         return Staged(*pair, newest, False, size, len(metas))
-    manifest = Manifest.from_bytes(data, f"{root.uri}/{folder}/{MANIFEST_NAME}")
+    try:
+        manifest = manifest_of(data, *pair, f"{root.uri}/{folder}/{MANIFEST_NAME}")
+    except IntegrityError as error:
+        return Staged(*pair, newest, True, size, len(metas), damaged=str(error))
     return Staged(*pair, manifest.created_at, True, size, len(metas), manifest.digest)
 
 
@@ -91,9 +97,11 @@ def decide(
     seen: dict[str, int] = {}
     for one in sorted(staged, key=lambda item: (item.name, -item.at.timestamp())):
         rank = seen.get(one.name, 0)
-        seen[one.name] = rank + one.finished
+        seen[one.name] = rank + (one.finished and not one.damaged)
         if one.key in in_use:
             found.append(Decision(one, False, "in use"))
+        elif one.damaged:
+            found.append(Decision(one, False, f"damaged, look at it: {one.damaged}"))
         elif now - one.at < retention.age:
             found.append(Decision(one, False, f"younger than {retention.age.days} days"))
         elif one.finished and rank < retention.count:

@@ -67,7 +67,7 @@ class Manifest(Spec):
             content: dict[str, Any] = json.loads(data)
             stated = content.pop("digest", None)
             manifest = cls.model_validate(content)
-        except (ValueError, AttributeError, ValidationError) as error:
+        except (ValueError, AttributeError, TypeError, ValidationError) as error:
             raise IntegrityError(
                 "ManifestInvalid", f"{where} is not a manifest: {error}", fix=_RESTAGE.format(where=where)
             ) from error

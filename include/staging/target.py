@@ -22,6 +22,21 @@ def model_prefix(name: str, revision: str) -> str:
     return f"{name}/{revision}"
 
 
+def manifest_of(data: bytes, name: str, revision: str, where: str) -> Manifest:
+    """Read the manifest of a revision.
+
+    :raises IntegrityError: it is damaged, or that of another model or revision, which somebody copied here.
+    """
+    manifest = Manifest.from_bytes(data, where)
+    if (manifest.name, manifest.revision) != (name, revision):
+        raise IntegrityError(
+            "ManifestElsewhere",
+            f"{where} is the manifest of {manifest.name}/{manifest.revision}, not of {name}/{revision}",
+            fix="find out who copied it here, then stage again with --repair",
+        )
+    return manifest
+
+
 def bucket_and_prefix(uri: str, field: str = "models_uri") -> tuple[str, str]:
     """Split ``s3://bucket/prefix``; the prefix has no slash at its ends.
 
@@ -59,6 +74,8 @@ class Target:
     :param models_uri: the root of all models.
     """
 
+    name: str
+    revision: str
     objects: Objects
     bucket: str
     prefix: str
@@ -71,7 +88,7 @@ class Target:
         bucket, above = bucket_and_prefix(models_uri)
         prefix = "/".join(part for part in (above, model_prefix(name, revision)) if part)
         objects = open_objects(f"s3://{bucket}/{prefix}", context)
-        return cls(objects, bucket, prefix, models_uri.rstrip("/"), context)
+        return cls(name, revision, objects, bucket, prefix, models_uri.rstrip("/"), context)
 
     @cached_property
     def s3(self) -> Any:
@@ -83,9 +100,12 @@ class Target:
         return f"{self.prefix}/{FILES_FOLDER}/{path}"
 
     def manifest(self) -> Manifest | None:
-        """Return the stored manifest, ``None`` when the revision is not staged."""
+        """Return the stored manifest, ``None`` when the revision is not staged.
+
+        :raises IntegrityError: it is damaged, or another revision's.
+        """
         data = self.objects.get(MANIFEST_NAME)
-        return None if data is None else Manifest.from_bytes(data, self.objects.url(MANIFEST_NAME))
+        return None if data is None else manifest_of(data, self.name, self.revision, self.objects.url(MANIFEST_NAME))
 
     def require_manifest(self) -> Manifest:
         """Return the stored manifest.

@@ -54,7 +54,7 @@ def test_the_planned_commit_is_staged_although_the_branch_moved_on(server: Serve
         assert staged_contents(server, "moved-on", planned) == contents(old)
         # An older revision that a release names is the one that it gets.
         assert resolve_revision(model, context, planned) == staged.revision == planned
-        with pytest.raises(ConfigurationError, match="0{40}"):
+        with pytest.raises(ConfigurationError, match="0" * 40):
             stage(model, "0" * 40, MODELS_URI, context, owner="test")
 
 
