@@ -104,11 +104,11 @@ class Case:
             "invocation": "endpoints",
         }
         load = LoadSpec(mode="open", rate=40, arrivals="constant", duration_s=1.5, workers=2)
-        if engine == "sagemaker-benchmark":
+        if engine != "ours":
             load = LoadSpec(mode="closed", concurrency=2, requests=3)
         workload = WorkloadSpec(
-            name="w", prompts=(PromptSpec(output_tokens=4),), loads=(load,), warmup_requests=2, request_timeout_s=20,
-            engine=engine,
+            name="w", prompts=(PromptSpec(output_tokens=4),), loads=(load,), request_timeout_s=20, engine=engine,
+            warmup_requests=2 if engine == "ours" else 0,
         )  # fmt: skip
         self.plan = ReleasePlan(
             run=self.run, model=load_catalog().model("smollm2-135m"), revision="r", endpoint_name=NAME, model_prefix="",
@@ -197,6 +197,7 @@ def test_a_load_too_large_for_the_worker_comes_from_pods(stack: Stack, endpoint:
     never = ("CONTAMINATED", "INCOMPLETE", "ERRORS", "NO_TOKEN_COUNT")  # others may be a busy machine's
     assert not [reason for reason in found.validity.reasons if reason.startswith(never)]
     assert found.validity.lease_id
+    assert found.validity.server_side_requests == found.validity.client_side_requests == 60 + 2
     records = load_records(Path(str(found.requests_uri).removeprefix("file://"))).phase("measure")
     assert records.table.num_rows == 60
     assert set(records.table["worker"].to_pylist()) == {0, 1}
@@ -208,10 +209,11 @@ def test_a_load_too_large_for_the_worker_comes_from_pods(stack: Stack, endpoint:
 
 
 def test_metrics_come_from_the_endpoints_pods_and_the_gpus_of_their_nodes_only(
-    stack: Stack, endpoint: EndpointRef, results: Path, model_server: ReferenceServer
+    stack: Stack, endpoint: EndpointRef, results: Path, model_server: ReferenceServer, tmp_path: Path
 ) -> None:
     from hyperpod.hooks.hyperpod import HyperPodHook
     from include.endpoint.metricspages import metrics_pages
+    from include.loadtest.scrape import Scraper
 
     for node in (SERVING, FREE):
         meta = {"name": f"dcgm-{node}", "namespace": "default", "labels": {"app": "nvidia-dcgm-exporter"}}
@@ -223,12 +225,21 @@ def test_metrics_come_from_the_endpoints_pods_and_the_gpus_of_their_nodes_only(
         wait_for("the exporter has an address", lambda at=path + node: stack.get(at)["status"].get("podIP"))
     case = Case(stack, endpoint, results, "metrics")
     clients = HyperPodHook(case.plan.cluster).clients()
-    own, gpus = metrics_pages(case.plan, endpoint, clients)
+    own, gpus = (page.url for page in metrics_pages(case.plan, endpoint, clients))
     assert own == f"http://127.0.0.1:{model_server.port}/metrics"
     address = stack.get(path + SERVING)["status"]["podIP"]
     assert gpus == f"http://{address}:9400/metrics"
     away = case.plan.model_copy(update={"cluster": case.plan.cluster.model_copy(update={"invocation": "alb"})})
-    assert metrics_pages(away, endpoint, clients) == ()
+    (pod,) = (pod["metadata"]["name"] for pod in stack.pods(NAME))
+    wait_for("the pod runs", lambda: stack.get(f"api/v1/namespaces/default/pods/{pod}")["status"]["phase"] == "Running")
+    # From outside by the API server; what runs in the cluster goes to the pods whatever the worker's way is.
+    server, gpu = metrics_pages(away, endpoint, clients)
+    assert f"/api/v1/namespaces/default/pods/{pod}:8080/proxy/metrics" in server.url
+    assert f"/pods/dcgm-{SERVING}:9400/proxy/metrics" in gpu.url
+    assert [page.url for page in metrics_pages(away, endpoint, clients, "service")] == [own, gpus]
+    with Scraper([server], tmp_path / "metrics.parquet") as scraper:
+        pass
+    assert scraper.answered[server.url] == {0, scraper.last}, scraper.errors
 
 
 def test_pods_that_find_no_node_fail_the_task_with_the_schedulers_reason(
