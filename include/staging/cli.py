@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     explore.add_argument("revision", nargs="?")
     explore.add_argument("--fsx-claim", help="look into this PersistentVolumeClaim, through a short-lived pod")
     explore.add_argument("--path", default="", help="with --fsx-claim: folder inside it")
-    explore.add_argument("--image", default="hyperpod.local/stager:1", help="with --fsx-claim: what the pod runs")
+    explore.add_argument("--image", help="with --fsx-claim: what the pod runs; else the cluster's fsx_delivery.image")
     explore.add_argument("--folder", type=Path, help="a folder of this machine (what the pod does)")
     fetch = command("fetch", _fetch, "copy a staged revision into a folder, verified")
     fetch.add_argument("model")
@@ -89,7 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument("--keep", type=int, default=2, help="newest revisions of each model that stay")
     collect.add_argument("--days", type=float, default=7, help="everything younger stays")
     collect.add_argument("--yes", action="store_true", help="delete")
-    collect.add_argument("--without-cluster", action="store_true", help="do not ask the cluster which are served")
+    collect.add_argument("--without-cluster", action="store_true", help="ask no cluster which revisions are served")
+    collect.add_argument(
+        "--kube-context", action="append", default=[], metavar="CLUSTER=CONTEXT", help="of the kubeconfig; repeatable"
+    )
+    discard = command("discard", _discard, "delete a fetched revision from a folder (what collect's pods do)")
+    discard.add_argument("folder", type=Path, help="…/<model>/<revision>")
     return parser
 
 
@@ -218,8 +223,7 @@ def _explore(options: argparse.Namespace) -> int:
     if options.folder:
         lines = explore_folder(options.folder)
     elif options.fsx_claim:
-        namespace = _cluster(options).namespace
-        lines = explore_claim(_kube(), namespace, options.fsx_claim, options.path, options.image)
+        lines = explore_claim(_kube(options), _cluster(options), options.fsx_claim, options.path, options.image)
     elif options.model and options.revision:
         lines = explore_target(_target(options))
     else:
@@ -240,7 +244,7 @@ def _deliver(options: argparse.Namespace) -> int:
             "NotOnFsx", f"model {options.model!r} is not served from FSx", fix="set deployment.model_source: fsx"
         )
     target = _target(options)
-    done = deliver(replace(target, context=replace(target.context, kube=_kube())), place, _say)
+    done = deliver(replace(target, context=replace(target.context, kube=_kube(options))), place, _say)
     print(done.model_dump_json(indent=1))
     return 0
 
@@ -270,44 +274,29 @@ def _warm(options: argparse.Namespace) -> int:
 
 
 def _collect(options: argparse.Namespace) -> int:
-    from include.staging.collect import Retention, decide, delete, list_staged
+    from include.catalog.loader import load_catalog
+    from include.staging.clusters import contexts_of, kube_of, sharing
+    from include.staging.collect import Retention
+    from include.staging.garbage import Collection, kubes
 
     uri, context = _place(options)
-    staged = list_staged(uri, context, options.model)
+    clusters = sharing(load_catalog().clusters.values(), uri)
+    contexts = contexts_of(options.kube_context)
+    asked = None if options.without_cluster else kubes(lambda cluster: kube_of(cluster, contexts, clusters))
     retention = Retention(options.keep, dt.timedelta(days=options.days))
-    decisions = decide(staged, retention, _in_use(options), dt.datetime.now(dt.UTC))
-    for decision in decisions:
-        verb = "delete" if decision.delete else "keep  "
-        one = decision.staged
-        print(f"{verb} {one.name}/{one.revision} {one.size} bytes, {one.objects} objects: {decision.reason}")
-        if decision.delete and options.yes:
-            delete(uri, one, context)
-    doomed = [decision.staged for decision in decisions if decision.delete]
-    done = "deleted" if options.yes else "would be deleted; add --yes"
-    print(f"{len(doomed)} of {len(staged)} revisions, {sum(one.size for one in doomed)} bytes {done}")
+    for line in Collection(uri, context, clusters, asked).run(retention, options.model, yes=options.yes):
+        print(line)
     return 0
 
 
-def _in_use(options: argparse.Namespace) -> set[tuple[str, str]]:
-    from include.results.store import ResultsStore
-    from include.staging.usage import used_by_endpoints, used_by_records
+def _discard(options: argparse.Namespace) -> int:
+    from include.staging.explore import discard_folder
 
-    records = ResultsStore.open(_cluster(options).results_uri).records()
-    served = set() if options.without_cluster else used_by_endpoints(_kube())
-    return served | used_by_records(records)
+    print(f"{discard_folder(options.folder)} bytes deleted from {options.folder}")
+    return 0
 
 
-def _kube() -> Any:
-    from kubernetes import client, config
-    from kubernetes.config import ConfigException
+def _kube(options: argparse.Namespace) -> Any:
+    from include.staging.clusters import kube_of
 
-    path = os.environ.get("KUBECONFIG")
-    try:
-        if path:
-            return config.new_client_from_config(path)
-        config.load_config()
-    except ConfigException as error:
-        raise ConfigurationError(
-            "NoCluster", f"no access to the cluster: {error}", fix="set KUBECONFIG (collect: or --without-cluster)"
-        ) from error
-    return client.ApiClient()
+    return kube_of(_cluster(options), {})

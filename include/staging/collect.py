@@ -13,6 +13,7 @@ from include.staging.context import StagingContext
 from include.staging.manifest import MANIFEST_NAME
 from include.staging.reuse import revisions
 from include.staging.target import LOCK_NAME, Target, manifest_of, open_objects
+from include.staging.uploads import NO_UPLOADS, Uploads, unfinished_uploads
 
 Revision = tuple[str, str]
 """Name and revision."""
@@ -26,6 +27,7 @@ class Staged:
     :param finished: it has a manifest.
     :param damaged: the manifest's error: nobody knows what is in there, so a person must look.
     :param size: bytes in the store, whatever the manifest says.
+    :param uploads: what no listing shows, and costs the same.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Staged:
     objects: int
     digest: str = ""
     damaged: str = ""
+    uploads: Uploads = NO_UPLOADS
 
     @property
     def key(self) -> Revision:
@@ -63,27 +66,29 @@ class Decision:
 def list_staged(models_uri: str, context: StagingContext, name: str | None = None) -> list[Staged]:
     """Return every revision below ``models_uri``, newest first within a model."""
     root = open_objects(models_uri, context)
-    pairs = [pair for pair in revisions(root) if name in (None, pair[0])]
+    uploads = unfinished_uploads(models_uri, context)
+    pairs = [pair for pair in sorted({*revisions(root), *uploads}) if name in (None, pair[0])]
     with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(lambda pair: _look(root, pair), pairs))
+        found = list(pool.map(lambda pair: _look(root, pair, uploads.get(pair, NO_UPLOADS)), pairs))
     return sorted(found, key=lambda one: (one.name, -one.at.timestamp()))
 
 
-def _look(root: Objects, pair: Revision) -> Staged:
+def _look(root: Objects, pair: Revision, uploads: Uploads) -> Staged:
     import obstore
 
     folder = "/".join(pair)
     metas = [meta for page in obstore.list(root.native, folder) for meta in page]
-    newest = max((meta["last_modified"] for meta in metas), default=dt.datetime.now(dt.UTC))
+    times = [meta["last_modified"] for meta in metas] + ([uploads.newest] if uploads.newest else [])
+    newest = max(times, default=dt.datetime.now(dt.UTC))
     size = sum(meta["size"] for meta in metas)
     data = root.get(f"{folder}/{MANIFEST_NAME}")
     if data is None:
-        return Staged(*pair, newest, False, size, len(metas))
+        return Staged(*pair, newest, False, size, len(metas), uploads=uploads)
     try:
         manifest = manifest_of(data, *pair, f"{root.uri}/{folder}/{MANIFEST_NAME}")
     except IntegrityError as error:
-        return Staged(*pair, newest, True, size, len(metas), damaged=str(error))
-    return Staged(*pair, manifest.created_at, True, size, len(metas), manifest.digest)
+        return Staged(*pair, newest, True, size, len(metas), damaged=str(error), uploads=uploads)
+    return Staged(*pair, manifest.created_at, True, size, len(metas), manifest.digest, uploads=uploads)
 
 
 def decide(

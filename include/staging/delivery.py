@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from include.catalog.specs import ClusterSpec, FsxDelivery, JumpStartSource, ModelSpec, Spec
 from include.errors import ConfigurationError
@@ -100,6 +100,27 @@ def deliver(target: Target, place: Place, say: Callable[[str], None] = lambda _:
     return done
 
 
+def delivered_to(models_uri: str, context: StagingContext) -> dict[tuple[str, str], list[str]]:
+    """Return the ids of the file systems that revisions were delivered to, by name and revision."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for info in open_objects(f"{models_uri.rstrip('/')}/{RECORDS}", context).list():
+        system_id, name, file = info.path.split("/")
+        found.setdefault((name, file.removesuffix(".json")), []).append(system_id)
+    return found
+
+
+def discard(target: Target, place: Place, say: Callable[[str], None] = lambda _: None) -> None:
+    """Delete a delivered revision from the file system, through a Job, and forget that it was there.
+
+    :raises PipelineError: the Job failed; what it left is still recorded.
+    """
+    *_, name, _ = target.prefix.split("/")
+    work = hashlib.sha256(f"discard {target.prefix} {place.system_id}".encode()).hexdigest()
+    job = _claim_job(target, place, f"discard-{name[:40].rstrip('-.')}-{work[:12]}")
+    run_job(target.context.kube, replace(job, arguments=("discard", f"{MOUNT}/{target.prefix}")), say)
+    _records(target).delete(_record(target, place))
+
+
 def require_room(model: ModelSpec, revision: str, models_uri: str, context: StagingContext, place: Place) -> None:
     """Check, before anything is staged, that the file system has room for a revision.
 
@@ -134,13 +155,22 @@ def _job(target: Target, place: Place, root: str, manifest: Manifest) -> ClaimJo
     """
     how = place.delivery
     work = hashlib.sha256(f"{manifest.digest} {how.model_dump_json()} {target.models_uri}".encode()).hexdigest()
-    made = copy_job(
+    made = _claim_job(target, place, f"stage-{manifest.name[:40].rstrip('-.')}-{work[:12]}")
+    if how.way == "copy":
+        return made
+    folder = "/".join(part for part in (MOUNT, root, manifest.name, manifest.revision) if part)
+    return made.reading(folder)
+
+
+def _claim_job(target: Target, place: Place, name: str) -> ClaimJob:
+    how = place.delivery
+    return copy_job(
         target,
-        f"stage-{manifest.name[:40].rstrip('-.')}-{work[:12]}",
+        name,
         place.namespace,
         how.claim,
         how.image,
-        root=root,
+        root=bucket_and_prefix(target.models_uri)[1],
         mount=MOUNT,
         service_account=how.service_account,
         node_selector=how.node_selector,
@@ -148,7 +178,3 @@ def _job(target: Target, place: Place, root: str, manifest: Manifest) -> ClaimJo
         memory=how.memory,
         deadline_seconds=how.max_seconds,
     )
-    if how.way == "copy":
-        return made
-    folder = "/".join(part for part in (MOUNT, root, manifest.name, manifest.revision) if part)
-    return made.reading(folder)

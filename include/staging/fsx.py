@@ -83,7 +83,7 @@ class Lustre:
             raise ConfigurationError(
                 "NoRoom",
                 f"fsx_file_system_id = {self.system_id!r}: {needed} bytes are to be brought, {room} are {what}",
-                fix="release or delete old revisions there, or enlarge the file system",
+                fix="collect old revisions (python -m include.staging collect), or enlarge the file system",
             )
 
     def free_bytes(self) -> int | None:

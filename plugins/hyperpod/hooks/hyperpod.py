@@ -39,7 +39,7 @@ class HyperPodHook(BaseHook):
     def kube(self) -> Any:
         """``kubernetes.client.ApiClient`` of the cluster's API."""
         if self.cluster.eks_cluster:
-            from hyperpod.hooks.eks import eks_api_client
+            from include.endpoint.eks import eks_api_client
 
             return eks_api_client(self.session, self.cluster.eks_cluster, self.cluster.region)
         from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook

@@ -23,9 +23,11 @@ from include.local.supervisor import LocalHyperPod
 from include.objects import Objects
 from include.results.journal import RunJournal
 from include.staging.api import stage
+from include.staging.collect import Retention
 from include.staging.context import StagingContext
 from include.staging.delivery import Place, deliver, place_of
 from include.staging.fsx import Lustre
+from include.staging.garbage import Collection
 from include.staging.pvcjob import copy_job, run_job
 from include.staging.sources import list_source
 from include.staging.target import Target
@@ -245,6 +247,24 @@ def test_a_shell_sees_what_lies_on_the_claim(
     out = capsys.readouterr().out
     assert all(path in out for path in contents(staged.source))
     assert "all files there" in out
+
+
+def test_a_collected_revision_leaves_the_file_system_too(
+    client: Client, kube: Any, staged: Staged, tmp_path: Path
+) -> None:
+    deliver(staged.target, staged.place("copy"))
+    cluster = ClusterSpec(
+        name="c", models_uri=MODELS_URI, results_uri=str(tmp_path / "results"), fsx_file_system_id=SYSTEM,
+        fsx_delivery=staged.place("copy").delivery,
+    )  # fmt: skip
+    collection = Collection(MODELS_URI, staged.target.context, (cluster,), lambda _: kube)
+    retention = Retention(0, dt.timedelta(0))
+    (line, *_) = collection.run(retention, staged.model.name, yes=False)
+    assert f"on {SYSTEM}" in line
+    assert any("is gone" in line for line in list(collection.run(retention, staged.model.name, yes=True)))
+    assert not staged.on_fsx.exists()
+    for prefix in (f"models/{staged.model.name}/", f"models/.fsx-delivered/{SYSTEM}/{staged.model.name}/"):
+        assert client("s3").list_objects_v2(Bucket="hyperpod-models", Prefix=prefix)["KeyCount"] == 0
 
 
 def test_what_an_endpoint_or_a_volume_serves_counts_as_used(kube: Any) -> None:
