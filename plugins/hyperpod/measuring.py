@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 from collections.abc import Iterator
@@ -104,6 +105,30 @@ class Measuring:
             metrics_urls=metrics_pages(self.plan, self.ref, self.clients),
             session=self.clients.session,
         )
+
+    @contextlib.contextmanager
+    def kept_when_broken(self, name: str, folder: Path) -> Iterator[None]:
+        """Whatever ends the block early, its records go to ``partial/<name>-t<try>.parquet`` of the run.
+
+        :param folder: where the block writes them.
+        """
+        from obstore.exceptions import BaseError
+
+        from include.errors import PipelineError
+        from include.loadtest.partial import keep_partial
+
+        try:
+            yield
+        except BaseException:
+            path = f"{self.plan.run.path}/partial/{name}-t{self.attempt}.parquet"
+            try:
+                count = keep_partial(folder, self.store.objects, path)
+            except (OSError, ValueError, BaseError, PipelineError) as error:  # what ended the load is what is told
+                self.log.warning("the records of %s until then are lost: %s", name, error)
+            else:
+                if count:
+                    self.log.warning("%s records of %s until then are kept in %s", count, name, path)
+            raise
 
     def search(self, workload: WorkloadSpec, folder: Path) -> JsonObject:
         """Look for the highest load that meets the workload's SLO; keep what was found beside the run's results."""

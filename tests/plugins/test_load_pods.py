@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from include.catalog.plan import ReleasePlan, RunIdentity
 from include.catalog.specs import ClusterSpec, LoadSpec, PromptSpec, WorkloadSpec
 from include.endpoint.model import EndpointRef
 from include.errors import PipelineError
-from include.loadtest.api import load_records
+from include.loadtest.api import load_records, summarise
 from include.loadtest.reference.process import ReferenceServer
 from include.loadtest.reference.script import Script
 from include.objects import Objects
@@ -92,7 +93,14 @@ class Case:
     """One run of the benchmark task."""
 
     def __init__(
-        self, stack: Stack, ref: EndpointRef, results: Path | str, run_id: str, engine: str = "ours", **cluster: Any
+        self,
+        stack: Stack,
+        ref: EndpointRef,
+        results: Path | str,
+        run_id: str,
+        engine: str = "ours",
+        load: LoadSpec | None = None,
+        **cluster: Any,
     ) -> None:
         self.run = RunIdentity(dag_id="release_model", run_id=run_id, started_at=dt.datetime.now(dt.UTC))
         given = {
@@ -103,7 +111,7 @@ class Case:
             "results_uri": str(results),
             "invocation": "endpoints",
         }
-        load = LoadSpec(mode="open", rate=40, arrivals="constant", duration_s=1.5, workers=2)
+        load = load or LoadSpec(mode="open", rate=40, arrivals="constant", duration_s=1.5, workers=2)
         if engine != "ours":
             load = LoadSpec(mode="closed", concurrency=2, requests=3)
         workload = WorkloadSpec(
@@ -348,3 +356,26 @@ def test_a_load_whose_endpoint_was_taken_meanwhile_is_kept_and_never_ranked(
     found = case.result()
     assert found.result_id.endswith("-t1")
     assert any(reason.startswith("CONTAMINATED") for reason in found.validity.reasons)
+
+
+def test_what_was_measured_until_the_task_was_killed_is_kept(
+    stack: Stack, endpoint: EndpointRef, results: Path, model_server: ReferenceServer
+) -> None:
+    case = Case(stack, endpoint, results, "killed", load=LoadSpec(mode="closed", concurrency=2, duration_s=60))
+    before = len(model_server.log()["answers"])
+
+    def kill() -> None:
+        wait_for("some requests are answered", lambda: len(model_server.log()["answers"]) > before + 300)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(KeyboardInterrupt):
+        case.task().execute(case.context())
+    killer.join()
+    (kept,) = (case.objects.get(item.path) for item in case.objects.list() if "/partial/" in item.path)
+    (results / "kept.parquet").write_bytes(kept or b"")
+    records = load_records(results / "kept.parquet")
+    assert records.phase("measure").table.num_rows >= 200
+    assert summarise(records).requests_ok >= 200
+    wait_for("the lease is gone", lambda: not case.left())

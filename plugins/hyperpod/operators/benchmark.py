@@ -122,7 +122,10 @@ class BenchmarkEndpointOperator(StageOperator):
                     job = bench.launch(level, place)
                     lease.hand_on()
                     return results, Waiting(result_id, job, lease.lease_id, started, place.managed)
-                with tempfile.TemporaryDirectory(prefix="hyperpod-bench-") as folder:
+                with (
+                    tempfile.TemporaryDirectory(prefix="hyperpod-bench-") as folder,
+                    bench.kept_when_broken(result_id, Path(folder)),
+                ):
                     outcome = bench.here(level, place, Path(folder))
                     results.append(bench.keep(level, outcome, lease.lease_id, exclusive=not lease.lost))
             work.data = {"results": [item.result_id for item in results]}
