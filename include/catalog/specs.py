@@ -10,7 +10,8 @@ import datetime as dt
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from include.catalog.base import JsonObject as JsonObject
 from include.catalog.base import Spec as Spec
@@ -33,7 +34,13 @@ class Slo(Spec):
     ttft_ms: float | None = Field(None, gt=0)
     tpot_ms: float | None = Field(None, gt=0)
     e2e_ms: float | None = Field(None, gt=0)
+    chunk_gap_ms: float | None = Field(None, gt=0, description="The longest pause between two chunks of an answer.")
     error_rate: float | None = Field(None, ge=0, le=1)
+
+    @property
+    def of_latency(self) -> bool:
+        """True when a limit tells good answers from others; the error rate is of all requests together."""
+        return any(limit is not None for limit in (self.ttft_ms, self.tpot_ms, self.e2e_ms, self.chunk_gap_ms))
 
 
 class ModelSpec(WeightsSpec):
@@ -185,9 +192,9 @@ class LoadSpec(Spec):
 
 
 class SearchSpec(Spec):
-    """How the highest load that still meets the SLO is looked for.
+    """How the highest load that still meets the SLO is looked for, or the knee beyond which more load brings no more.
 
-    A probe needs about 75 requests to prove an attainment of 0.95, 35 for 0.9: choose its duration accordingly.
+    A probe needs about 110 requests to prove an attainment of 0.95, 55 for 0.9: choose its duration accordingly.
     """
 
     by: Literal["rate", "concurrency"] = "rate"
@@ -197,6 +204,18 @@ class SearchSpec(Spec):
     attainment: float = Field(0.95, gt=0, lt=1, description="Share of requests that must meet the SLO.")
     precision: float = Field(0.1, gt=0, le=1, description="Width of the final bracket, as a share of its lower end.")
     max_probes: int = Field(16, ge=2, le=64)
+    knee: bool = Field(False, description="Look for the saturation knee instead; needs no SLO.")
+
+    @field_validator("start", "limit")
+    @classmethod
+    def _level(cls, value: float, info: ValidationInfo) -> float:
+        if info.data.get("by") == "concurrency" and value != int(value):
+            raise PydanticCustomError("users", "users are whole numbers: give one, or search by rate")
+        if info.field_name == "limit" and value < info.data.get("start", value):
+            raise PydanticCustomError(
+                "limit", "the limit is below the first level, start {start}", {"start": f"{info.data['start']:g}"}
+            )
+        return value
 
 
 class WorkloadSpec(Spec):
@@ -217,10 +236,28 @@ class WorkloadSpec(Spec):
     engine: EngineName = Field("ours", description="Another one must be in the cluster's load_engines.")
     search: SearchSpec | None = Field(None, description="After the levels: the highest load that meets the SLO.")
 
+    @field_validator("loads")
+    @classmethod
+    def _one_of_each(cls, loads: tuple[LoadSpec, ...]) -> tuple[LoadSpec, ...]:
+        labels = [load.label for load in loads]
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+            raise PydanticCustomError(
+                "levels",
+                "two levels are {labels}, and a result is known by that alone: put one into a workload of its own",
+                {"labels": ", ".join(twice)},
+            )
+        return loads
+
     @property
     def content(self) -> JsonObject:
-        """What the workload's digest is of; our own engine goes without saying, a search changes no level."""
-        return self.model_dump(mode="json", exclude={"search"} | ({"engine"} if self.engine == "ours" else set()))
+        """What the workload's digest is of; our own engine goes without saying, a search changes no level.
+
+        Nor does a limit that is not asked for, when it is younger than the first results.
+        """
+        found = self.model_dump(mode="json", exclude={"search"} | ({"engine"} if self.engine == "ours" else set()))
+        if self.slo.chunk_gap_ms is None:
+            del found["slo"]["chunk_gap_ms"]
+        return found
 
 
 class Quarantine(Spec):

@@ -72,11 +72,29 @@ def chunk_gaps(records: Records) -> Floats:
     return np.concatenate(found) if found else np.empty(0)
 
 
-def good(found: Latencies, slo: Slo) -> Bools:
+def longest_gaps(records: Records) -> Floats:
+    """Return each request's longest time between two chunks; ms, 0 for fewer than two."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    lists, found = records.table["chunk_offsets_ns"], np.zeros(records.table.num_rows)
+    for first in range(0, len(lists), BLOCK):
+        part = lists.slice(first, BLOCK).combine_chunks()
+        lengths = pc.list_value_length(part).fill_null(0).to_numpy(zero_copy_only=False)
+        request = np.repeat(np.arange(first, first + len(lengths)), lengths)
+        gaps = np.diff(pc.list_flatten(part).to_numpy()) / 1e6
+        same = request[1:] == request[:-1]
+        np.maximum.at(found, request[1:][same], gaps[same])
+    return found
+
+
+def good(found: Latencies, slo: Slo, longest: Floats | None = None) -> Bools:
     """Return which requests met the SLO; a failed one never does.
 
     An unstreamed answer shows its first token at its end, so its TTFT is its E2E; an answer of one token has no TPOT
     and meets any.
+
+    :param longest: each request's longest gap between chunks; needed for its limit only.
     """
     import numpy as np
 
@@ -87,4 +105,6 @@ def good(found: Latencies, slo: Slo) -> Bools:
         met &= np.isnan(found.tpot) | (found.tpot <= slo.tpot_ms)
     if slo.e2e_ms is not None:
         met &= found.e2e <= slo.e2e_ms
+    if slo.chunk_gap_ms is not None and longest is not None:
+        met &= longest <= slo.chunk_gap_ms
     return met

@@ -89,6 +89,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(f"--{name}", type=float, help=text)
     parser.add_argument("--max-probes", type=int)
+    parser.add_argument("--knee", action="store_true", default=None, help="the saturation knee instead; needs no SLO")
     add_slo_options(parser)
     add_length_options(parser)
     parser.add_argument("--json", action="store_true", help="print the finding as JSON")
@@ -99,7 +100,7 @@ def search_of(options: argparse.Namespace, workload: WorkloadSpec) -> tuple[Sear
 
     :raises ConfigurationError: ``BadOption``.
     """
-    names = ("by", "start", "limit", "attainment", "precision", "max_probes")
+    names = ("by", "start", "limit", "attainment", "precision", "max_probes", "knee")
     given = {name: getattr(options, name) for name in names} | {"duration_s": options.duration}
     base = (workload.search or SearchSpec()).model_dump()
     search = checked(SearchSpec, base | {name: value for name, value in given.items() if value is not None})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Literal
 
 import msgspec
@@ -17,12 +18,14 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
 
     :param level: requests per second, or users.
     :param good: requests that met the SLO, of ``total`` (failed ones count as not good).
+    :param failed: requests that failed, of ``total``.
     :param valid: false: the client was the bottleneck or the level was not delivered, so it says nothing.
     """
 
     level: float
     good: int
     total: int
+    failed: int = 0
     throughput: float = 0.0
     latency_ms: float = 0.0
     valid: bool = True
@@ -42,14 +45,24 @@ def wilson(good: int, total: int, z: float = Z95) -> tuple[float, float]:
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
-def verdict(probe: Probe, attainment: float = ATTAINMENT) -> Verdict:
-    """Compare a probe with the share of good requests asked for; unresolved while the interval holds it."""
+def confidence(looks: int) -> float:
+    """Return the z of an interval that is right 95 times of 100 although it is looked at so many times (Bonferroni)."""
+    return NormalDist().inv_cdf(1 - 0.05 / (2 * looks))
+
+
+def verdict(probe: Probe, attainment: float = ATTAINMENT, error_rate: float | None = None, z: float = Z95) -> Verdict:
+    """Compare a probe with the share of good requests asked for; unresolved while the interval holds it.
+
+    :param error_rate: most of the requests that may fail. More than it is no proof of meeting, and a proof of missing
+        once the interval lies above it.
+    """
     if not probe.valid:
         return "unresolved"
-    low, high = wilson(probe.good, probe.total)
-    if low >= attainment:
-        return "meets"
-    return "misses" if high < attainment else "unresolved"
+    low, high = wilson(probe.good, probe.total, z)
+    too_many = error_rate is not None and probe.failed > error_rate * probe.total
+    if high < attainment or (too_many and wilson(probe.failed, probe.total, z)[0] > (error_rate or 0.0)):
+        return "misses"
+    return "meets" if low >= attainment and not too_many else "unresolved"
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,35 +81,49 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     probes: tuple[Probe, ...]
 
 
+def _never() -> str:
+    return ""
+
+
 def highest_load(
     run: Callable[[float, int], Probe],
     *,
     start: float,
     limit: float,
     attainment: float = ATTAINMENT,
+    error_rate: float | None = None,
     precision: float = 0.1,
     integer: bool = False,
     max_probes: int = 16,
     repeats: int = 3,
+    broken: Callable[[], str] = _never,
 ) -> Found:
     """Double until the SLO is missed, then halve the bracket in proportion.
 
     A level is run at most ``repeats`` times: again and pooled while its interval holds the asked share, again and
     without the first when that says nothing. One that stays unresolved bounds the search from above but never counts
-    as proof.
+    as proof. The intervals are as wide as so many looks at each level ask for.
 
     :param run: runs a level (second argument: how often it was run before) and returns its probe.
+    :param error_rate: most of a level's requests that may fail.
     :param precision: width of the final bracket as a share of its lower end.
     :param integer: levels are whole numbers (users).
     :param limit: highest level that is tried.
+    :param broken: says why the search must end at once; empty: it goes on.
     """
     probes: list[Probe] = []
     met: float | None = None
     missed: float | None = None
     above: float | None = None
     level = start
+
+    def judged(probe: Probe) -> Verdict:
+        return verdict(probe, attainment, error_rate, confidence(repeats))
+
     while len(probes) < max_probes:
-        outcome = _resolve(run, level, attainment, min(repeats, max_probes - len(probes)), probes)
+        outcome = _resolve(run, level, judged, min(repeats, max_probes - len(probes)), probes, broken)
+        if why := broken():
+            return Found(highest_met=met, lowest_missed=missed, resolved=False, stop=why, probes=tuple(probes))
         if outcome == "meets":
             met = level
         else:
@@ -110,17 +137,24 @@ def highest_load(
 
 
 def _resolve(
-    run: Callable[[float, int], Probe], level: float, attainment: float, repeats: int, probes: list[Probe]
+    run: Callable[[float, int], Probe],
+    level: float,
+    judged: Callable[[Probe], Verdict],
+    repeats: int,
+    probes: list[Probe],
+    broken: Callable[[], str],
 ) -> Verdict:
-    good = total = 0
+    good = total = failed = 0
     outcome: Verdict = "unresolved"
     for attempt in range(max(1, repeats)):
         probe = run(level, attempt)
         probes.append(probe)
+        if broken():
+            break
         if not probe.valid:
             continue
-        good, total = good + probe.good, total + probe.total
-        outcome = verdict(msgspec.structs.replace(probe, good=good, total=total), attainment)
+        good, total, failed = good + probe.good, total + probe.total, failed + probe.failed
+        outcome = judged(msgspec.structs.replace(probe, good=good, total=total, failed=failed))
         if outcome != "unresolved":
             break
     return outcome
@@ -211,6 +245,69 @@ def knee(probes: Sequence[Probe]) -> Knee:
             best_error, best = error, (level / slope, level)
     gain = straight_error / best_error if best_error > 0 else math.inf if straight_error > 0 else 1.0
     return Knee(best[0], best[1], gain)
+
+
+# A doubling that brings less than this has come to the flat part; two of them, so that noise alone is none.
+GROWTH = 0.1
+FLAT_DOUBLINGS = 2
+
+
+def saturate(
+    run: Callable[[float, int], Probe],
+    *,
+    start: float,
+    limit: float,
+    integer: bool = False,
+    max_probes: int = 16,
+    broken: Callable[[], str] = _never,
+) -> Found:
+    """Double the load until throughput grows no more, then run levels around the knee that the probes show.
+
+    ``highest_met`` is the highest level below the knee that was run, ``lowest_missed`` the lowest above; ``resolved``:
+    there is a knee between them.
+
+    :param run: as of :func:`highest_load`.
+    """
+    probes: list[Probe] = []
+    level, flat, best = start, 0, 0.0
+    while len(probes) < max_probes and flat < FLAT_DOUBLINGS and not broken():
+        probe = run(level, 0)
+        probes.append(probe)
+        if probe.valid:
+            flat = flat + 1 if best and probe.throughput < (1 + GROWTH) * best else 0
+            best = max(best, probe.throughput)
+        if level >= limit:
+            break
+        level = min(2 * level, limit)
+    while len(probes) < max_probes and not broken() and (between := _beside_knee(probes, integer)) is not None:
+        probes.append(run(between, 0))
+    return _saturated(probes, limit, broken())
+
+
+def _beside_knee(probes: Sequence[Probe], integer: bool) -> float | None:
+    """Return the middle of the widest gap beside the knee; ``None``: there is no knee, or it is known to a tenth."""
+    at, levels = knee(probes).level, sorted({probe.level for probe in probes})
+    if at is None:
+        return None
+    below = max((level for level in levels if level <= at), default=levels[0])
+    above = min((level for level in levels if level > at), default=levels[-1])
+    if above <= below * (1 + GROWTH):
+        return None
+    middle = math.sqrt(below * above)
+    middle = float(round(middle)) if integer else middle
+    return None if middle in levels else middle
+
+
+def _saturated(probes: Sequence[Probe], limit: float, why: str) -> Found:
+    at = knee(probes).level
+    levels = [probe.level for probe in probes if probe.valid]
+    below = None if at is None else max((level for level in levels if level <= at), default=None)
+    above = None if at is None else min((level for level in levels if level > at), default=None)
+    found = not why and below is not None and above is not None
+    if not why:
+        reached = max(levels, default=0.0) >= limit
+        why = "knee found" if found else f"no knee{' up to the limit' if reached else ' in the probes that there were'}"
+    return Found(highest_met=below, lowest_missed=above, resolved=found, stop=why, probes=tuple(probes))
 
 
 def _rising(points: Sequence[tuple[float, float]]) -> float:

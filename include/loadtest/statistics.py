@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.catalog.specs import JsonObject, Slo
-from include.loadtest.latencies import BLOCK, chunk_gaps, good, latencies
+from include.loadtest.latencies import BLOCK, chunk_gaps, good, latencies, longest_gaps
 from include.loadtest.quantiles import histogram, summary
 from include.loadtest.records import Records, load
 from include.loadtest.window import Window, steady_window
@@ -44,7 +44,8 @@ def summarise(source: Path | Sequence[Path] | Records, slo: Slo | None = None) -
     found = latencies(kept)
     ok = measured.succeeded()
     limit = slo or Slo()
-    met = good(found, limit) if any(v is not None for v in (limit.ttft_ms, limit.tpot_ms, limit.e2e_ms)) else None
+    longest = longest_gaps(kept) if limit.chunk_gap_ms is not None else None
+    met = good(found, limit, longest) if limit.of_latency else None
     end = measured.times("end_ns")
     return Statistics(
         ttft_ms=Percentiles(**summary(found.ttft)),

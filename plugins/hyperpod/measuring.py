@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,12 +130,16 @@ class Measuring:
                     self.log.warning("%s records of %s until then are kept in %s", count, name, path)
             raise
 
-    def search(self, workload: WorkloadSpec, folder: Path) -> JsonObject:
-        """Look for the highest load that meets the workload's SLO; keep what was found beside the run's results."""
+    def search(self, workload: WorkloadSpec, folder: Path, *, lost: Callable[[], bool]) -> JsonObject:
+        """Look for the highest load that meets the workload's SLO; keep what was found beside the run's results.
+
+        :param lost: true once others may use the endpoint; then the search ends, and proves nothing from there on.
+        """
         import json
 
         from include.catalog.specs import SearchSpec
         from include.endpoint.invocation import resolve
+        from include.endpoint.metricspages import metrics_pages
         from include.loadtest.sweep import found_json, search_goodput, sentence
 
         search, slo = workload.search or SearchSpec(), merged_slo(self.plan, workload)
@@ -150,6 +154,8 @@ class Measuring:
             salt=f"{self.plan.run.owner}:{self.attempt}",
             session=self.clients.session,
             on_probe=lambda probe: self.log.info("search %s: %s", workload.name, probe),
+            metrics_urls=metrics_pages(self.plan, self.ref, self.clients),
+            broken=lambda: "the lease was lost: others may have used the endpoint" if lost() else "",
         )
         self.log.info("search %s: %s", workload.name, sentence(found, search))
         content = found_json(found, search, slo)

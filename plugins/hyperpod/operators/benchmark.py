@@ -76,7 +76,7 @@ class BenchmarkEndpointOperator(StageOperator):
             with EndpointLease(bench.clients, bench.ref.namespace, name, holder, seconds) as lease:
                 results, waiting = self._levels(bench, lease, work, measured, waited, event)
                 if waiting is None:
-                    self._searches(bench, work)
+                    self._searches(bench, lease, work)
             if waiting is None:
                 work.work_seconds = sum((item.ended_at - item.started_at).total_seconds() for item in results)
                 _raise_failures(results)
@@ -131,7 +131,7 @@ class BenchmarkEndpointOperator(StageOperator):
             work.data = {"results": [item.result_id for item in results]}
         return results, None
 
-    def _searches(self, bench: Measuring, work: StageWork) -> None:
+    def _searches(self, bench: Measuring, lease: EndpointLease, work: StageWork) -> None:
         """After the levels, under the same lease: a search takes the endpoint beyond what it can do."""
         from include.endpoint.budget import check_budget
 
@@ -139,7 +139,7 @@ class BenchmarkEndpointOperator(StageOperator):
             if workload.search is not None:
                 check_budget(bench.plan, bench.ref, dt.datetime.now(dt.UTC))
                 with tempfile.TemporaryDirectory(prefix="hyperpod-search-") as folder:
-                    found = bench.search(workload, Path(folder))
+                    found = bench.search(workload, Path(folder), lost=lambda: lease.lost)
                 keep = {name: found[name] for name in ("by", "highest_met", "lowest_missed", "resolved", "stop")}
                 work.data = work.data | {"search": work.data.get("search", {}) | {workload.name: keep}}
 
