@@ -11,7 +11,7 @@ ONE_BY_ONE := tests/e2e tests/browser tests/chaos
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo up down status test bench chaos lint types lock clean browser
+.PHONY: help setup demo up down status test bench chaos kills lint types lock clean browser
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -58,6 +58,10 @@ bench: $(STAMP)  ## Ours beside its peers in the same run (AREA=loadtest for one
 
 chaos: $(STAMP)  ## The fault matrix: kill and refuse at every step, count what leaks (SEED=7 N=60); writes var/chaos.json
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(N),--n $(N))
+
+kills: $(STAMP)  ## Staging killed 200 times at chosen requests and at any moment (SEED=7 N=200); counts what is wrong
+	@STAGING_KILLS=$(or $(N),200) STAGING_SEED=$(or $(SEED),7) \
+	  $(BIN)/pytest -q tests/include/staging/test_kills.py -k whoever
 
 lock: $(STAMP)  ## Resolve requirements*.txt into the lock files
 	@$(UV) pip compile -q --generate-hashes --universal --python-version 3.11 requirements.txt -o requirements.lock
