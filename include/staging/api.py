@@ -12,7 +12,7 @@ from include.errors import ConfigurationError
 from include.objects import AlreadyExistsError
 from include.staging.checks import check_formats
 from include.staging.context import ProgressCallback, StagingContext
-from include.staging.gates import bucket_region, check_license, check_place
+from include.staging.gates import check_license, check_place
 from include.staging.inspection import Depth, compare, inspect, refusal
 from include.staging.lock import StagingLock
 from include.staging.manifest import FILES_FOLDER, MANIFEST_NAME, Manifest, ManifestFile
@@ -64,13 +64,13 @@ def stage(
         return _nothing_to_stage(model, revision)
     target = Target.open(models_uri, model.name, revision, context)
     if context.expected_bucket_owner:
-        bucket_region(target)
+        target.region()
     present = None if repair else target.manifest()
-    lock = StagingLock(target.objects, LOCK_NAME, owner, context.lock_stale_seconds)
     if present is not None:
-        lock.clear_abandoned()
+        StagingLock(target.objects, LOCK_NAME, owner).clear_abandoned()
         return _verified(target, present, started)
     listing = _admitted(model, revision, target, budget_bytes, notice)
+    lock = StagingLock(target.objects, LOCK_NAME, owner, context.lock_stale_seconds)
     # What is repaired may have a manifest that nobody can read: then only the lock says when another repair is done.
     with lock.held(lambda: not repair and target.manifest() is not None) as ours:
         published = None if repair else target.manifest()

@@ -17,6 +17,7 @@ class StagingContext:
     :param kms_key: ARN or id: staged objects are encrypted with it; ``None``: as the bucket says.
     :param storage_class: of staged objects; ``None``: the bucket's.
     :param tags: of staged objects, for cost reports and policies.
+    :param regions: of buckets that turned out to be elsewhere than ``region``, learned from their answers.
     :param lock_stale_seconds: silence after which another stager of the revision counts as dead.
     """
 
@@ -30,16 +31,21 @@ class StagingContext:
     storage_class: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     lock_stale_seconds: float = 30.0
+    regions: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
-    def s3(self) -> Any:
-        """Return a boto3 S3 client for control calls."""
+    def s3(self, region: str | None = None, anonymous: bool = False) -> Any:
+        """Return a boto3 S3 client for control calls.
+
+        :param region: instead of the context's.
+        :param anonymous: ask without credentials, as public buckets allow.
+        """
         import boto3
+        from botocore import UNSIGNED
         from botocore.config import Config
 
-        session = self.session or boto3.Session()
-        return session.client(
-            "s3", region_name=self.region, config=Config(retries={"mode": "adaptive", "max_attempts": 6})
-        )
+        session, signed = self.session or boto3.Session(), {"signature_version": UNSIGNED} if anonymous else {}
+        config = Config(retries={"mode": "adaptive", "max_attempts": 6}, **signed)
+        return session.client("s3", region_name=region or self.region, config=config)
 
     def encryption_options(self) -> dict[str, Any]:
         """Return obstore's options for the KMS key, when there is one."""

@@ -43,7 +43,7 @@ def check_place(target: Target, listing: Listing) -> Iterator[str]:
 
     :raises ConfigurationError: the bucket is absent, another account's, or closed to us.
     """
-    region = bucket_region(target)
+    region = target.region()
     wanted = target.context.region
     cost = f"about ${Decimal(listing.total_bytes) / 10**9 * INTER_REGION_USD:.2f} at list price"
     if region and wanted and region != wanted:
@@ -53,33 +53,3 @@ def check_place(target: Target, listing: Listing) -> Iterator[str]:
         )
     if region and listing.region and listing.region != region:
         yield f"the source is in {listing.region}, the target in {region}: the copy costs {cost}"
-
-
-def bucket_region(target: Target) -> str:
-    """Return the region of the target bucket; empty when the store does not say.
-
-    :raises ConfigurationError: the bucket is absent, another account's, or closed to us.
-    """
-    from botocore.exceptions import ClientError
-
-    try:
-        answer = target.s3.head_bucket(Bucket=target.bucket, **target.context.owner_arguments())
-    except ClientError as error:
-        status = int(error.response["ResponseMetadata"]["HTTPStatusCode"])
-        headers = error.response["ResponseMetadata"].get("HTTPHeaders", {})
-        if status == 301:
-            return str(headers.get("x-amz-bucket-region", ""))
-        if status == 404:
-            raise ConfigurationError(
-                "BucketMissing", f"models_uri: bucket {target.bucket!r} does not exist", fix="make it, or correct it"
-            ) from error
-        if status == 403:
-            owner = target.context.expected_bucket_owner
-            asked = f", or it does not belong to account {owner}" if owner else ""
-            raise ConfigurationError(
-                "BucketForbidden",
-                f"models_uri: bucket {target.bucket!r} may not be used by this connection{asked}",
-                fix="check the connection's rights and the account that owns the bucket",
-            ) from error
-        raise
-    return str(answer["ResponseMetadata"].get("HTTPHeaders", {}).get("x-amz-bucket-region", ""))

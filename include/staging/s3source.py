@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from include.catalog.weights import S3Source
-from include.errors import ConfigurationError, FailureClass, PipelineError
+from include.errors import ConfigurationError, IntegrityError
 from include.objects import ObjectInfo, Objects
 from include.staging.context import StagingContext
-from include.staging.manifest import FILES_FOLDER, MANIFEST_NAME, Manifest
+from include.staging.manifest import FILES_FOLDER, MANIFEST_NAME, Manifest, ManifestFile
+from include.staging.refusals import Asked, explained
 from include.staging.sources import Listing, SourceFile, StoredAt, content_revision, ranges_in_order
-from include.staging.target import open_objects
+from include.staging.target import bucket_and_prefix, in_its_region, open_objects
 
 if TYPE_CHECKING:
     from obstore import GetOptions
+
+FIELD = "source.uri"
 
 
 def list_prefix(source: S3Source, context: StagingContext) -> Listing:
@@ -24,76 +27,142 @@ def list_prefix(source: S3Source, context: StagingContext) -> Listing:
     A prefix that ends with ``/files`` and has our manifest beside it is a staged revision: its digests are taken
     over, and its bytes can be copied inside S3.
 
-    :raises PipelineError: when the bucket cannot be read.
+    :raises ConfigurationError: the bucket may not be read, is in another region than ``source.region``, or has keys
+        that cannot be names of files.
+    :raises PipelineError: the bucket cannot be read now.
     """
-    parts = urlsplit(source.uri)
-    prefix = parts.path.strip("/")
-    origin = {"type": "s3", "bucket": parts.netloc, "prefix": prefix}
-    objects = _open(source.uri.rstrip("/"), source, context)
-    try:
-        manifest = _manifest(source, context, prefix)
-        found = {info.path: info for info in objects.list() if not info.path.endswith("/")}
-    except (OSError, PipelineError):
-        raise
-    except Exception as error:
-        raise _unreadable(source, error) from error
+    prefix = S3Prefix(source, context, *bucket_and_prefix(source.uri, FIELD))
+    objects, found = prefix.found()
+    manifest = prefix.manifest()
+    origin = {"type": "s3", "bucket": prefix.bucket, "prefix": prefix.prefix}
     if manifest is not None:
         origin |= {"name": manifest.name, "manifest_digest": manifest.digest}
     known = {file.path: file for file in manifest.files} if manifest else {}
-    files = tuple(
-        SourceFile(
+    files = tuple(prefix.file(objects, info, known.get(info.path)) for info in found)
+    revision = content_revision([[info.path, info.size, info.etag] for info in found])
+    return Listing(revision, origin, files, source.region or context.regions.get(prefix.bucket, ""))
+
+
+@dataclass(frozen=True)
+class S3Prefix:
+    """A source, and how its bucket is asked."""
+
+    source: S3Source
+    context: StagingContext
+    bucket: str
+    prefix: str
+
+    @property
+    def uri(self) -> str:
+        """The prefix without a slash at its end."""
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def found(self) -> tuple[Objects, list[ObjectInfo]]:
+        """Return the open prefix, and its files in the order of their paths.
+
+        :raises ConfigurationError: a key cannot be the name of a file.
+        """
+        asked = Asked(FIELD, self.source.uri)
+        objects, found = in_its_region(self.uri, self.context, asked, self._list, self._options())
+        refuse_unusable(self.uri, (info.path for info in found))
+        return objects, sorted(found, key=lambda info: info.path)
+
+    def manifest(self) -> Manifest | None:
+        """Return the manifest of the staged revision that it is the folder of."""
+        if self.prefix.rpartition("/")[2] != FILES_FOLDER:
+            return None
+        above = open_objects(self.uri.removesuffix(f"/{FILES_FOLDER}"), self.context, **self._options())
+        with explained(Asked(FIELD, self.source.uri)):
+            data = above.get(MANIFEST_NAME)
+        return None if data is None else Manifest.from_bytes(data, above.url(MANIFEST_NAME))
+
+    def file(self, objects: Objects, info: ObjectInfo, known: ManifestFile | None) -> SourceFile:
+        """Return a file of it; what its manifest knows of it is what its bytes must be."""
+        fetch = self._ranges(objects, info)
+        place = None
+        if known is not None:
+            place = StoredAt(self.bucket, f"{self.prefix}/{info.path}", known.etag, known.crc64nvme)
+        return SourceFile(
             info.path,
             info.size,
-            known[info.path].sha256 if info.path in known else None,
-            _reader(objects, info),
-            read_range=_ranges(objects, info),
-            stored_at=StoredAt(
-                parts.netloc, f"{prefix}/{info.path}", known[info.path].etag, known[info.path].crc64nvme
-            ) if info.path in known else None,
+            known.sha256 if known else None,
+            lambda: ranges_in_order(lambda begin, end: [fetch(begin, end)], info.size),
+            read_range=fetch,
+            stored_at=place,
         )
-        for info in map(found.__getitem__, sorted(found))
-    )  # fmt: skip
-    revision = content_revision([[path, found[path].size, found[path].etag] for path in sorted(found)])
-    return Listing(revision, origin, files, source.region or "")
+
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"region": self.source.region, "request_payer": self.source.requester_pays}
+        if self.source.anonymous:
+            options |= {"skip_signature": True, "credential_provider": None}
+        return options
+
+    def _list(self, objects: Objects) -> tuple[Objects, list[ObjectInfo]]:
+        from obstore.exceptions import InvalidPathError
+
+        try:
+            found = list(objects.list())
+        except InvalidPathError:
+            return objects, self._list_keys()
+        # A folder that somebody made in the console looks like an empty file here; only its key tells.
+        return objects, found if all(info.size for info in found) else self._list_keys()
+
+    def _list_keys(self) -> list[ObjectInfo]:
+        """List by whole keys; without the markers of folders."""
+        start = f"{self.prefix}/" if self.prefix else ""
+        payer = {"RequestPayer": "requester"} if self.source.requester_pays else {}
+        s3 = self.context.s3(self.source.region or self.context.regions.get(self.bucket), self.source.anonymous)
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start, **payer)
+        items = [item for page in pages for item in page.get("Contents", ())]
+        return [
+            ObjectInfo(item["Key"].removeprefix(start), item["Size"], item["ETag"])
+            for item in items
+            if item["Size"] or not item["Key"].endswith("/")
+        ]
+
+    def _ranges(self, objects: Objects, info: ObjectInfo) -> Callable[[int, int], bytes]:
+        def fetch(begin: int, end: int) -> bytes:
+            import obstore
+            from obstore.exceptions import PreconditionError
+
+            # One object's ranges are of one version, or the read fails.
+            wanted: GetOptions = {"range": (begin, end), "if_match": info.etag}
+            try:
+                with explained(Asked(FIELD, self.source.uri)):
+                    return bytes(obstore.get(objects.native, info.path, options=wanted).bytes())
+            except (PreconditionError, FileNotFoundError) as error:
+                raise IntegrityError(
+                    "SourceChanged",
+                    f"{info.path}: the object in {self.uri} is no longer the one that was listed",
+                    fix="find out who writes to the source, then plan again",
+                ) from error
+
+        return fetch
 
 
-def _open(uri: str, source: S3Source, context: StagingContext) -> Objects:
-    more: dict[str, object] = {"region": source.region, "request_payer": source.requester_pays}
-    if source.anonymous:
-        more |= {"skip_signature": True, "credential_provider": None}
-    return open_objects(uri, context, **more)
+def refuse_unusable(where: str, paths: Iterable[str]) -> None:
+    """Refuse what S3 takes as a key and a file system does not take as a path.
 
-
-def _manifest(source: S3Source, context: StagingContext, prefix: str) -> Manifest | None:
-    if prefix.rpartition("/")[2] != FILES_FOLDER:
-        return None
-    above = _open(source.uri.rstrip("/").removesuffix(f"/{FILES_FOLDER}"), source, context)
-    data = above.get(MANIFEST_NAME)
-    return None if data is None else Manifest.from_bytes(data, above.url(MANIFEST_NAME))
-
-
-def _reader(objects: Objects, info: ObjectInfo) -> Callable[[], Iterator[bytes]]:
-    fetch = _ranges(objects, info)
-    return lambda: ranges_in_order(lambda begin, end: [fetch(begin, end)], info.size)
-
-
-def _ranges(objects: Objects, info: ObjectInfo) -> Callable[[int, int], bytes]:
-    def fetch(begin: int, end: int) -> bytes:
-        import obstore
-
-        # One object's ranges are of one version, or the read fails.
-        wanted: GetOptions = {"range": (begin, end), "if_match": info.etag}
-        return bytes(obstore.get(objects.native, info.path, options=wanted).bytes())
-
-    return fetch
-
-
-def _unreadable(source: S3Source, error: Exception) -> PipelineError:
-    text = str(error)
-    if any(word in text for word in ("403", "AccessDenied", "Forbidden", "NoSuchBucket", "301", "PermanentRedirect")):
-        return ConfigurationError(
-            "SourceUnreadable",
-            f"source.uri = {source.uri!r}: {text.splitlines()[0][:300]}",
-            fix="check bucket and source.region, and that the AWS connection may list and read it",
+    :raises ConfigurationError: naming the keys.
+    """
+    known = set(paths)
+    bad = sorted(path for path in known if not _is_path(path))
+    bad += sorted(path for path in known for above in _folders(path) if above in known)
+    if bad:
+        raise ConfigurationError(
+            "KeyUnusable",
+            f"{FIELD}: {where} has keys that cannot be files: {', '.join(map(repr, bad[:3]))}",
+            fix="rename or delete these objects (empty names, . and .., control characters, files in a file), "
+            "or name a deeper prefix",
         )
-    return PipelineError("SourceUnreadable", f"{source.uri}: {text[:300]}", failure_class=FailureClass.TRANSIENT)
+
+
+def _is_path(path: str) -> bool:
+    return path.isprintable() and not any(part in ("", ".", "..") for part in path.split("/"))
+
+
+def _folders(path: str) -> Iterator[str]:
+    at = path.find("/")
+    while at >= 0:
+        yield path[:at]
+        at = path.find("/", at + 1)

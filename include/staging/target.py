@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
 from include.errors import ConfigurationError, IntegrityError
 from include.objects import ObjectInfo, Objects, s3_options
 from include.staging.context import StagingContext
 from include.staging.manifest import FILES_FOLDER, MANIFEST_NAME, Manifest
+from include.staging.refusals import Asked, explained, is_elsewhere
 
 LOCK_NAME = "staging.lock"
 REQUEST_SECONDS = 300
+NO_OPTIONS: Mapping[str, Any] = {}
+T = TypeVar("T")
 
 
 def model_prefix(name: str, revision: str) -> str:
@@ -42,14 +45,16 @@ def bucket_and_prefix(uri: str, field: str = "models_uri") -> tuple[str, str]:
 
     :raises ConfigurationError: when it is not an s3:// URI.
     """
-    parts = urlsplit(uri)
-    if parts.scheme != "s3" or not parts.netloc:
+    # Not as a URL: # and ? are letters of a key.
+    scheme, _, rest = uri.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    if scheme != "s3" or not re.fullmatch(r"[\w.:-]+", bucket):
         raise ConfigurationError(
             "TargetInvalid",
             f"{field} = {uri!r} is not an s3:// URI",
             fix=f"write s3://bucket[/prefix] in {field}",
         )
-    return parts.netloc, parts.path.strip("/")
+    return bucket, prefix.strip("/")
 
 
 def open_objects(uri: str, context: StagingContext, **more: Any) -> Objects:
@@ -60,13 +65,80 @@ def open_objects(uri: str, context: StagingContext, **more: Any) -> Objects:
     from obstore.store import S3Store
 
     bucket, prefix = bucket_and_prefix(uri)
-    options = s3_options(session=context.session, region=more.pop("region", None) or context.region)
+    region = more.pop("region", None) or context.regions.get(bucket) or context.region
+    options = s3_options(session=context.session, region=region)
     options |= {"unsigned_payload": True, "checksum_algorithm": "crc64nvme", **context.encryption_options(), **more}
     options["client_options"] = {"timeout": f"{REQUEST_SECONDS}s", **options.get("client_options", {})}
     return Objects(uri.rstrip("/"), S3Store(bucket, prefix=prefix or None, **options))
 
 
-@dataclass(frozen=True)
+def in_its_region(
+    uri: str,
+    context: StagingContext,
+    asked: Asked,
+    act: Callable[[Objects], T],
+    options: Mapping[str, Any] = NO_OPTIONS,
+) -> T:
+    """Do something with the objects below a prefix; again, where its bucket is, if that is another region.
+
+    :param options: of :func:`open_objects`; a ``region`` among them is what a person says, and must be right.
+    :raises PipelineError: what the store refuses.
+    """
+    bucket, _ = bucket_and_prefix(uri, asked.field)
+    with explained(asked):
+        try:
+            return act(open_objects(uri, context, **options))
+        except Exception as error:
+            if not is_elsewhere(error):
+                raise
+            anonymous = bool(options.get("skip_signature"))
+            region = region_of(context.s3(options.get("region"), anonymous), bucket, asked)
+            _refuse_region(bucket, region, options.get("region"))
+            if not region:
+                raise
+            context.regions[bucket] = region
+        return act(open_objects(uri, context, **options))
+
+
+def _refuse_region(bucket: str, found: str, stated: str | None) -> None:
+    if found and stated and found != stated:
+        raise ConfigurationError(
+            "RegionWrong",
+            f"source.region = {stated!r}, but bucket {bucket!r} is in {found!r}",
+            fix=f"write source.region: {found}, or leave it empty",
+        )
+
+
+def region_of(s3: Any, bucket: str, asked: Asked, **owner: str) -> str:
+    """Return the region of a bucket; empty when the store does not say.
+
+    :param owner: ``ExpectedBucketOwner``, when one is asked for.
+    :raises ConfigurationError: the bucket is absent, another account's, or closed to us.
+    """
+    from botocore.exceptions import ClientError
+
+    what = f"{asked.field}: bucket {bucket!r}"
+    try:
+        answer = s3.head_bucket(Bucket=bucket, **owner)
+    except ClientError as error:
+        answer, status = error.response, int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+        if status == 404:
+            raise ConfigurationError(
+                "BucketMissing", f"{what} does not exist", fix=f"make it, or correct {asked.field}"
+            ) from error
+        if status == 403:
+            belongs = f", or it does not belong to account {owner['ExpectedBucketOwner']}" if owner else ""
+            raise ConfigurationError(
+                "BucketForbidden",
+                f"{what} may not be used by this connection{belongs}",
+                fix="check the connection's rights and the account that owns the bucket",
+            ) from error
+        if status not in (301, 400):
+            raise
+    return str(answer["ResponseMetadata"].get("HTTPHeaders", {}).get("x-amz-bucket-region", ""))
+
+
+@dataclass
 class Target:
     """One revision's place.
 
@@ -93,7 +165,24 @@ class Target:
     @cached_property
     def s3(self) -> Any:
         """boto3 client for control calls, made when one is needed: a revision that is there needs none."""
-        return self.context.s3()
+        return self.context.s3(self.context.regions.get(self.bucket))
+
+    @property
+    def asked(self) -> Asked:
+        """What a person would have to correct when the store refuses."""
+        return Asked("models_uri", self.models_uri, self.context)
+
+    def region(self) -> str:
+        """Return the bucket's region, and go on there; empty when the store does not say.
+
+        :raises ConfigurationError: the bucket is absent, another account's, or closed to us.
+        """
+        region = region_of(self.s3, self.bucket, self.asked, **self.context.owner_arguments())
+        if region and region != (self.context.regions.get(self.bucket) or self.context.region):
+            self.context.regions[self.bucket] = region
+            self.objects = open_objects(self.objects.uri, self.context)
+            self.__dict__.pop("s3", None)
+        return region
 
     def key(self, path: str) -> str:
         """Full key of a file of the revision."""
@@ -104,7 +193,13 @@ class Target:
 
         :raises IntegrityError: it is damaged, or another revision's.
         """
-        data = self.objects.get(MANIFEST_NAME)
+        with explained(self.asked):
+            try:
+                data = self.objects.get(MANIFEST_NAME)
+            except Exception as error:
+                if not is_elsewhere(error) or not self.region():
+                    raise
+                data = self.objects.get(MANIFEST_NAME)
         return None if data is None else manifest_of(data, self.name, self.revision, self.objects.url(MANIFEST_NAME))
 
     def require_manifest(self) -> Manifest:
