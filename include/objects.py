@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from include.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as NativeStore
 
+# botocore hands out credentials that have ten minutes left: who keeps them longer is refused in mid-transfer.
+CREDENTIALS_LIVE = dt.timedelta(minutes=10)
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -50,16 +52,18 @@ class Objects:
         """
         from obstore.store import LocalStore, S3Store
 
-        parts = urlsplit(uri)
-        if parts.scheme not in ("", "s3", "file") or (parts.scheme == "s3" and not parts.netloc):
+        # Not as a URL: # and ? are letters of keys and folders.
+        scheme, mark, rest = uri.partition("://")
+        bucket, _, prefix = rest.partition("/")
+        if mark and (scheme not in ("s3", "file") or (scheme == "s3" and not bucket)):
             raise ConfigurationError(
                 "StoreInvalid", f"{uri!r} is no store", fix="give s3://bucket/prefix, file:///folder or a folder"
             )
-        if parts.scheme == "s3":
+        if mark and scheme == "s3":
             options = s3_options(session=session, region=region)
-            store = S3Store(parts.netloc, prefix=parts.path.strip("/") or None, **options)
+            store = S3Store(bucket, prefix=prefix.strip("/") or None, **options)
             return cls(uri.rstrip("/"), store)
-        folder = Path(parts.path if parts.scheme == "file" else uri)
+        folder = Path(rest if mark else uri)
         folder = folder if folder.is_absolute() else PROJECT_ROOT / folder
         folder.mkdir(parents=True, exist_ok=True)
         return cls(f"file://{folder}", LocalStore(folder))
@@ -159,5 +163,5 @@ def _session_keys(session: Any, region: str | None) -> dict[str, Any]:
     session = session or boto3.Session()
     options: dict[str, Any] = {"region": region or session.region_name or "us-east-1"}
     if session.get_credentials() is not None:
-        options["credential_provider"] = Boto3CredentialProvider(session)
+        options["credential_provider"] = Boto3CredentialProvider(session, ttl=CREDENTIALS_LIVE)
     return options

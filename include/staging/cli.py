@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from include.errors import ConfigurationError, FailureClass, PipelineError
 
@@ -155,11 +154,11 @@ def _model(options: argparse.Namespace) -> WeightsSpec:
 
 
 def _source(text: str) -> dict[str, str]:
-    parts = urlsplit(text)
-    if parts.scheme == "s3":
-        return {"type": "s3", "uri": text if parts.path else f"{text}/"}
-    if parts.scheme == "hf":
-        repo, _, revision = text.removeprefix("hf://").partition("@")
+    scheme, mark, rest = text.partition("://")
+    if mark and scheme == "s3":
+        return {"type": "s3", "uri": text if "/" in rest else f"{text}/"}
+    if mark and scheme == "hf":
+        repo, _, revision = rest.partition("@")
         return {"type": "huggingface", "repo": repo, "revision": revision or "main"}
     return {"type": "folder", "path": str(Path(text).resolve())}
 
