@@ -11,8 +11,9 @@ from include.errors import IntegrityError
 from include.objects import Objects
 from include.staging.context import StagingContext
 from include.staging.manifest import MANIFEST_NAME
+from include.staging.refusals import Asked
 from include.staging.reuse import revisions
-from include.staging.target import LOCK_NAME, Target, manifest_of, open_objects
+from include.staging.target import LOCK_NAME, Target, in_its_region, manifest_of
 from include.staging.uploads import NO_UPLOADS, Uploads, unfinished_uploads
 
 Revision = tuple[str, str]
@@ -65,9 +66,10 @@ class Decision:
 
 def list_staged(models_uri: str, context: StagingContext, name: str | None = None) -> list[Staged]:
     """Return every revision below ``models_uri``, newest first within a model."""
-    root = open_objects(models_uri, context)
+    asked = Asked("models_uri", models_uri, context)
+    root, staged = in_its_region(models_uri, context, asked, lambda root: (root, revisions(root)))
     uploads = unfinished_uploads(models_uri, context)
-    pairs = [pair for pair in sorted({*revisions(root), *uploads}) if name in (None, pair[0])]
+    pairs = [pair for pair in sorted({*staged, *uploads}) if name in (None, pair[0])]
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda pair: _look(root, pair, uploads.get(pair, NO_UPLOADS)), pairs))
     return sorted(found, key=lambda one: (one.name, -one.at.timestamp()))
