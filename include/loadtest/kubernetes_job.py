@@ -141,10 +141,11 @@ class LoadJob:
 def _refuse_files(order: Order) -> None:
     files: list[str | None] = []
     if order.job is not None:
-        job = order.job
-        files = [job.endpoint.ca_file, job.load.trace, *(kind.dataset for kind in job.prompts)]
+        job, endpoint = order.job, order.job.endpoint
+        files = [endpoint.ca_file, endpoint.client_cert_file, endpoint.client_key_file]
+        files += [job.load.trace, *(kind.dataset for kind in job.prompts)]
     elif order.foreign is not None:
-        files = [order.foreign.target.get("ca_file")]
+        files = [order.foreign.target.get(name) for name in ("ca_file", "client_cert_file", "client_key_file")]
     for file in filter(None, files):
         raise ConfigurationError(
             "LocalFiles",

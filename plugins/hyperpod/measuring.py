@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from include.catalog.plan import ReleasePlan
-    from include.catalog.specs import JsonObject, LoadSpec, Slo, WorkloadSpec
+    from include.catalog.specs import JsonObject, LoadPods, LoadSpec, Slo, WorkloadSpec
     from include.endpoint.clients import Clients
     from include.endpoint.invocation import Invocation
     from include.endpoint.model import EndpointRef
@@ -173,7 +173,8 @@ class Measuring:
 
         if place.managed:
             return self._launch_managed(level, place)
-        way = self.plan.cluster.load_pods.invocation if self.plan.cluster.load_pods else None
+        # Within the cluster there is no private certificate, a file of the worker that pods would not have.
+        way = self._pods(place).invocation
         target = self._target(level, resolve(self.plan, self.ref, self.clients, way))
         job = self._job(level, place)
         start(self.clients.kube, job, list(self._orders(level, place, target)))
@@ -301,13 +302,11 @@ class Measuring:
     def _job(self, level: Level, place: Place) -> LoadJob:
         import os
 
-        from include.catalog.specs import LoadPods
         from include.endpoint import names
         from include.endpoint.resources import ENDPOINT_KINDS
         from include.loadtest.kubernetes_job import LoadJob
 
-        plan, ref, kind = self.plan, self.ref, ENDPOINT_KINDS[self.ref.kind]
-        pods = plan.cluster.load_pods or LoadPods(image=place.image)
+        ref, kind, pods = self.ref, ENDPOINT_KINDS[self.ref.kind], self._pods(place)
         name = self._job_name(level)
         bound = level.load.duration_s or 0.0
         engine = place.install.timeout_seconds if place.install else 3600
@@ -331,7 +330,6 @@ class Measuring:
         )
 
     def _orders(self, level: Level, place: Place, target: Target) -> Iterator[Order]:
-        from include.catalog.specs import LoadPods
         from include.endpoint.metricspages import metrics_pages
         from include.loadtest.kubernetes_job import ForeignRun, Order, orders_for
         from include.loadtest.planning import make_jobs
@@ -344,8 +342,7 @@ class Measuring:
                 load=level.load.model_dump(mode="json"),
                 install=place.install.model_dump(mode="json"),
             )
-            way = (self.plan.cluster.load_pods or LoadPods(image=place.image)).invocation
-            pages = metrics_pages(self.plan, self.ref, self.clients, way)
+            pages = metrics_pages(self.plan, self.ref, self.clients, self._pods(place).invocation)
             yield Order(foreign=run, metrics_urls=[page.url for page in pages])
             return
         # No file is written for a load without data set and trace, and only such a load is for pods.
@@ -353,9 +350,15 @@ class Measuring:
             target, level.workload, level.load, out_dir=Path(), seed=level.workload.seed,
             salt=f"{self.plan.run.owner}:{level.load.label}:{self.attempt}", arm=level.arm, workers=1,
         )[0]  # fmt: skip
-        pods = self.plan.cluster.load_pods or LoadPods(image=place.image)
+        pods = self._pods(place)
         pages = metrics_pages(self.plan, self.ref, self.clients, pods.invocation)
         yield from orders_for(common, place.pods, pods.ready_seconds, [page.url for page in pages])
+
+    def _pods(self, place: Place) -> LoadPods:
+        """Return how load pods are made; an engine's image needs no more than the defaults."""
+        from include.catalog.specs import LoadPods
+
+        return self.plan.cluster.load_pods or LoadPods(image=place.image)
 
     def _own_prompts(self, level: Level) -> WorkloadSpec:
         """Return the workload with a seed of this level and try: a tool knows no salt, its prompts are by the seed."""

@@ -39,6 +39,7 @@ def run_pods(orders: list[kubernetes_job.Order], indexes: list[int], tmp_path: P
 
     from include.objects import PROJECT_ROOT
 
+    tmp_path.mkdir(exist_ok=True)
     file = tmp_path / kubernetes_job.ORDERS_FILE
     file.write_text(load_job().secret(orders)["stringData"][kubernetes_job.ORDERS_FILE])
     results = f"file://{tmp_path}/results"
@@ -84,6 +85,9 @@ def test_pods_that_wait_for_one_that_never_comes_say_which_and_send_nothing(
     server.play(Script(ttft_ms=5, itl_ms=1))
     orders = [msgspec.structs.replace(order, ready_s=1.0) for order in pod_orders(server, tmp_path, 2)]
     assert run_pods(orders, [0], tmp_path) == [2]
+    # Nor does one whose turn to be scraped never comes, however ready it is.
+    assert run_pods(orders, [1], tmp_path / "alone") == [2]
+    assert "load pod 0 of 2 did not begin to scrape within 1 s" in (tmp_path / "alone" / "pod-1.log").read_text()
     assert "1 of 2 load pods were not ready within 1 s: 1" in (tmp_path / "pod-0.log").read_text()
     assert server.log()["answers"] == []
 
@@ -100,6 +104,17 @@ def test_the_jobs_manifest_keeps_away_from_the_model_servers(server: ReferenceSe
     assert (pod_spec["restartPolicy"], pod_spec["nodeSelector"]) == ("Never", {"pool": "load"})
     assert manifest["metadata"]["ownerReferences"] == [owner]
     assert "Bearer" not in json.dumps(manifest)
+
+
+@pytest.mark.parametrize("file", ["ca_file", "client_cert_file", "client_key_file"])
+def test_files_that_pods_do_not_have_are_refused_before_any_pod_is_made(
+    server: ReferenceServer, tmp_path: Path, file: str
+) -> None:
+    (order, *_) = pod_orders(server, tmp_path, 2)
+    assert order.job is not None
+    endpoint = msgspec.structs.replace(order.job.endpoint, **{file: "/worker/only.pem"})
+    with pytest.raises(ConfigurationError, match=r"pods cannot read /worker/only\.pem"):
+        load_job().secret([msgspec.structs.replace(order, job=msgspec.structs.replace(order.job, endpoint=endpoint))])
 
 
 @pytest.mark.parametrize(
