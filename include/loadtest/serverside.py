@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from include.catalog.specs import JsonObject
 from include.loadtest.records import METADATA_KEY, Records
-from include.loadtest.scrape import Scraper
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from include.loadtest.scrape import Scraper
 
 # Counters of finished requests, by server; the first that a page has is taken.
 REQUEST_COUNTERS = (
