@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import ssl
 import struct
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -51,38 +50,46 @@ class _RefusedError(Exception):
 def main() -> int:
     """Read everything that is asked for; the exit code says how many workers died."""
     order = json.load(sys.stdin.buffer)
-    sizes = [file["size"] for file in order["files"]]
-    work = Work(split(sizes, order["part"]))
-    tls, most = trust(), min(order["workers"], len(work.ranges))
-    first = min(len(os.sched_getaffinity(0)), most)
-    for number in range(most):
-        _fork(order["files"], work, tls, waits=number >= first)
-    os.close(work.told[1])
-    died: list[int] = []
-    waiting = threading.Thread(target=_wait, args=(most, work, died))
-    waiting.start()
-    threading.Thread(target=_widen, args=(first, most, work), daemon=True).start()
+    crew = Crew(order["files"], split([file["size"] for file in order["files"]], order["part"]), order["workers"])
     try:
-        _tell(work, sizes)
+        return crew.work()
     except BrokenPipeError:
         # Nobody listens any more; the workers learn it the same way.
-        os.close(work.told[0])
-    work.end()
-    waiting.join()
-    return len(died)
+        return 0
 
 
-class Work:
-    """What the processes share: the ranges, and pipes for the next one's number, for leave to start, for what is said.
+class Crew:
+    """The workers, and what they share: the ranges, a pipe with the number of the next one, a pipe for what they say.
 
-    The number is in its pipe or in one worker's hands, so no two get the same.
+    The number is in its pipe or in one worker's hands, so no two get the same range.
     """
 
-    def __init__(self, ranges: list[Range]) -> None:
+    def __init__(self, files: list[dict[str, Any]], ranges: list[Range], most: int) -> None:
+        self.files = files
         self.ranges = ranges
-        self.queue, self.leave, self.told = os.pipe(), os.pipe(), os.pipe()
-        self._ended = False
+        self.most = min(most, len(ranges))
+        self.tls = trust()
+        self.queue, self.told = os.pipe(), os.pipe()
+        self.running = self.died = 0
+        self._arrived: dict[int, dict[int, tuple[int, int]]] = {}
         os.write(self.queue[1], COUNTER.pack(0))
+
+    def work(self) -> int:
+        """Hand on what the workers say until all have ended; returns how many died."""
+        for _ in range(min(len(os.sched_getaffinity(0)), self.most)):
+            self._fork()
+        times, looked, rest = _processor_times(), time.monotonic(), b""
+        while True:
+            readable = select.select([self.told[0]], [], [], SECONDS_BETWEEN_LOOKS if self.running else 0)[0]
+            if readable:
+                *lines, rest = (rest + os.read(self.told[0], 1 << 16)).split(b"\n")
+                self._hand_on(lines)
+            elif not self.running:
+                return self.died
+            self._bury()
+            if time.monotonic() - looked > SECONDS_BETWEEN_LOOKS:
+                before, times, looked = times, _processor_times(), time.monotonic()
+                self._widen(*(late - early for late, early in zip(times, before, strict=True)))
 
     def claims(self) -> Iterator[Range]:
         """Yield ranges that no other worker gets."""
@@ -93,39 +100,58 @@ class Work:
                 return
             yield self.ranges[number]
 
-    def stop(self) -> None:
-        """Let nobody claim another range: a worker that died may have had the number in its hands."""
-        os.write(self.queue[1], COUNTER.pack(len(self.ranges)))
-        self.end()
+    def _fork(self) -> None:
+        if os.fork():
+            self.running += 1
+            return
+        try:
+            # The end of its parent must not go unnoticed because it holds the other end of a pipe itself.
+            os.close(1)
+            os.close(self.told[0])
+            reader = Reader(self.files, self.tls, self.told[1])
+            for span in self.claims():
+                reader.read(span)
+        except BrokenPipeError:
+            os._exit(0)
+        except BaseException as error:  # noqa: BLE001 - a forked process must not go on with its parent's work
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
+            os._exit(1)
+        os._exit(0)
 
-    def end(self) -> None:
-        """Let those that still wait for leave to start go home."""
-        if not self._ended:
-            self._ended = True
-            os.close(self.leave[1])
+    def _bury(self) -> None:
+        while self.running:
+            worker, status = os.waitpid(-1, os.WNOHANG)
+            if not worker:
+                return
+            self.running -= 1
+            if status:
+                # It may have died with the number in its hands: then nobody else gets a range any more.
+                self.died += 1
+                self.most = 0
+                os.write(self.queue[1], COUNTER.pack(len(self.ranges)))
 
+    def _widen(self, idle: float, busy: float) -> None:
+        """Fork more while processors idle: a connection to S3 is slower than a core."""
+        if idle > IDLE * (idle + busy):
+            for _ in range(min(self.running, self.most - self.running)):
+                self._fork()
 
-def _wait(count: int, work: Work, died: list[int]) -> None:
-    for _ in range(count):
-        worker, status = os.wait()
-        if status:
-            died.append(worker)
-            work.stop()
+    def _hand_on(self, lines: list[bytes]) -> None:
+        """Write what was said, and when a file is complete."""
+        from awscrt.checksums import combine_crc64nvme
 
-
-def _widen(running: int, most: int, work: Work) -> None:
-    """Let more workers start while processors idle: a connection to S3 is slower than a core."""
-    before = _processor_times()
-    while running < most:
-        time.sleep(SECONDS_BETWEEN_LOOKS)
-        now = _processor_times()
-        spent = [late - early for late, early in zip(now, before, strict=True)]
-        before = now
-        if spent[0] > IDLE * sum(spent):
-            more = min(running, most - running)
-            with suppress(OSError):
-                os.write(work.leave[1], bytes(more))
-            running += more
+        for line in lines:
+            os.write(1, line + b"\n")
+            said = json.loads(line)
+            if "crc" not in said:
+                continue
+            parts = self._arrived.setdefault(said["file"], {})
+            parts[said["begin"]] = said["crc"], said["size"]
+            if sum(size for _, size in parts.values()) == self.files[said["file"]]["size"]:
+                whole = 0
+                for begin in sorted(parts):
+                    whole = combine_crc64nvme(whole, *parts[begin])
+                os.write(1, _line({"file": said["file"], "crc": whole}))
 
 
 def _processor_times() -> tuple[float, float]:
@@ -134,32 +160,9 @@ def _processor_times() -> tuple[float, float]:
         with open("/proc/stat", "rb") as file:  # noqa: PTH123 - pathlib takes longer to load than this to run
             times = [int(text) for text in file.readline().split()[1:9]]
     except OSError:
-        return 1.0, 0.0
+        return 0.0, 0.0
     idle = times[3] + times[4]
     return idle, sum(times) - idle
-
-
-def _tell(work: Work, sizes: list[int]) -> None:
-    """Hand on what the workers say, and say when a file is complete."""
-    from awscrt.checksums import combine_crc64nvme
-
-    arrived: dict[int, dict[int, tuple[int, int]]] = {}
-    ended = 0
-    with os.fdopen(work.told[0], "rb", closefd=False) as lines:
-        for line in lines:
-            os.write(1, line)
-            said = json.loads(line)
-            ended += "begin" in said
-            if "crc" in said:
-                parts = arrived.setdefault(said["file"], {})
-                parts[said["begin"]] = said["crc"], said["size"]
-                if sum(size for _, size in parts.values()) == sizes[said["file"]]:
-                    whole = 0
-                    for begin in sorted(parts):
-                        whole = combine_crc64nvme(whole, *parts[begin])
-                    os.write(1, _line({"file": said["file"], "crc": whole}))
-            if ended == len(work.ranges):
-                work.end()
 
 
 def _line(content: dict[str, Any]) -> bytes:
@@ -173,25 +176,6 @@ def trust() -> ssl.SSLContext:
     if bundle := os.environ.get("AWS_CA_BUNDLE"):
         context.load_verify_locations(bundle)
     return context
-
-
-def _fork(files: list[dict[str, Any]], work: Work, tls: ssl.SSLContext, *, waits: bool) -> None:
-    if os.fork():
-        return
-    try:
-        for mine_not in (1, work.told[0], work.leave[1]):
-            os.close(mine_not)
-        if not waits or os.read(work.leave[0], 1):
-            reader = Reader(files, tls, work.told[1])
-            for span in work.claims():
-                reader.read(span)
-    except BrokenPipeError:
-        # Nobody listens any more.
-        os._exit(0)
-    except BaseException as error:  # noqa: BLE001 - a forked process must not go on with its parent's work
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        os._exit(1)
-    os._exit(0)
 
 
 class Reader:
