@@ -162,24 +162,26 @@ class Remote:
         pieces: list[bytes] = []
         tries = 0
         while begin < end:
-            pause = None
+            pause, said, before = None, "an answer without bytes", begin
             try:
                 with self._request(session, begin, end) as answer:
                     pause = answer.headers.get("Retry-After")
                     self._check(answer, begin)
                     while begin < end and (piece := answer.raw.read(min(CHUNK, end - begin))):
                         pieces.append(piece)
-                        begin, tries = begin + len(piece), 0
+                        begin += len(piece)
             except (requests.RequestException, HTTPError, _RetryError) as error:
-                tries += 1
-                if tries >= TRIES:
-                    raise PipelineError(
-                        "HubUnavailable",
-                        f"{self.path}: at byte {begin}: {error}",
-                        failure_class=FailureClass.TRANSIENT,
-                    ) from error
-                _pause(tries - 1, pause)
+                said = without_queries(str(error))
+            if begin < end:
+                tries = tries + 1 if begin == before else 1
+                self._give_up_or_wait(tries, pause, f"{self.path}: at byte {begin}: {said}")
         return pieces
+
+    def _give_up_or_wait(self, tries: int, pause: str | None, said: str) -> None:
+        # Not in an except clause: the client's own error holds the signed address, and a log would print it.
+        if tries >= TRIES:
+            raise PipelineError("HubUnavailable", said, failure_class=FailureClass.TRANSIENT)
+        _pause(tries - 1, pause)
 
     def _request(self, session: Any, begin: int, end: int) -> Any:
         location = self._location or self._locate()
@@ -223,7 +225,15 @@ class Remote:
             raise ConfigurationError(
                 "GatedModel", f"{self.repo} is gated and the token has no access", fix="set source.token_conn_id"
             ) from error
-        except (HfHubHTTPError, _http_error()) as error:
+        except HfHubHTTPError as error:
+            if error.response.status_code in (401, 403):
+                raise ConfigurationError(
+                    "SourceForbidden",
+                    f"source.repo = {self.repo!r}: the Hub refuses {self.path}: HTTP {error.response.status_code}",
+                    fix="check that the token of source.token_conn_id still lives and may read the repository",
+                ) from error
+            raise _RetryError(str(error)) from error
+        except _http_error() as error:
             raise _RetryError(str(error)) from error
         if found.commit_hash not in (None, self.commit):
             raise IntegrityError(
@@ -231,6 +241,11 @@ class Remote:
             )
         self._location = found.location
         return self._location
+
+
+def without_queries(text: str) -> str:
+    """Return a client's message without the queries of its addresses: a signed one opens the file to anybody."""
+    return re.sub(r"""\?[^\s'")>\]]+""", "?…", text)
 
 
 class _RetryError(Exception):

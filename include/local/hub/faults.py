@@ -13,6 +13,7 @@ class HubFaultKind(StrEnum):
     STATUS = "status"  # answers with HTTP ``status`` (429 with Retry-After)
     CUT = "cut"  # the connection ends after ``after`` bytes of the body
     CORRUPT = "corrupt"  # one bit of the body is wrong
+    EMPTY = "empty"  # the right headers, and no bytes
     EXPIRED = "expired"  # a signed address of large files is no longer taken: 403
 
 

@@ -149,7 +149,10 @@ class HubServer:
             headers["Content-Range"] = f"bytes {begin}-{end - 1}/{file.size}"
         headers |= {"Accept-Ranges": "bytes", "Content-Length": str(end - begin)}
         answer = web.StreamResponse(status=206 if partial else 200, headers=headers)
-        fault = self.faults.take(file.name, HubFaultKind.CUT, HubFaultKind.CORRUPT) if request.method == "GET" else None
+        kinds = (HubFaultKind.CUT, HubFaultKind.CORRUPT, HubFaultKind.EMPTY)
+        fault = self.faults.take(file.name, *kinds) if request.method == "GET" else None
+        if fault is not None and fault.kind is HubFaultKind.EMPTY:
+            return web.Response(status=answer.status, headers={**headers, "Content-Length": "0"})
         await answer.prepare(request)
         if request.method == "GET":
             await self._write(request, answer, file, begin, end, fault)
