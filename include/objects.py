@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,17 +72,20 @@ class Objects:
         """Full URI of an object."""
         return f"{self.uri}/{path}"
 
-    def put(self, path: str, data: bytes, *, create: bool = False) -> None:
+    def put(self, path: str, data: bytes, *, create: bool = False, tags: Mapping[str, str] | None = None) -> None:
         """Write an object.
 
         :param create: only if there is none (If-None-Match).
+        :param tags: of the object, where the store has any.
         :raises AlreadyExistsError: with ``create``, when there is one.
         """
         import obstore
         from obstore.exceptions import AlreadyExistsError as NativeExists
 
         try:
-            obstore.put(self.native, path, data, mode="create" if create else "overwrite")
+            obstore.put(
+                self.native, path, data, mode="create" if create else "overwrite", tags=dict(tags or {}) or None
+            )
         except NativeExists as error:
             raise AlreadyExistsError(self.url(path)) from error
 

@@ -56,11 +56,17 @@ class ModelSpec(WeightsSpec):
 TagText = Annotated[str, Field(pattern=r"^[\w .:/=+\-@]*$", max_length=256)]
 
 
+# Those of S3 whose objects are read without a restore.
+StorageClass = Literal[
+    "STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "REDUCED_REDUNDANCY"
+]
+
+
 class BucketOptions(Spec):
     """What is asked of the bucket of the models, and said of each staged object."""
 
     kms_key: str | None = Field(None, description="ARN or id; none: as the bucket says.")
-    storage_class: str | None = Field(None, description="As S3 names it; none: the bucket's.")
+    storage_class: StorageClass | None = Field(None, description="One that is read at once; none: the bucket's.")
     tags: dict[TagText, TagText] = Field(default_factory=dict, max_length=10)
     owner: str | None = Field(None, pattern=r"^\d{12}$", description="Account that must own the bucket.")
 

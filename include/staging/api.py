@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from include.catalog.weights import HuggingFaceSource, JumpStartSource, WeightsSpec
 from include.errors import ConfigurationError
@@ -17,17 +16,14 @@ from include.staging.inspection import Depth, compare, inspect, refusal
 from include.staging.lock import StagingLock
 from include.staging.manifest import FILES_FOLDER, MANIFEST_NAME, Manifest, ManifestFile
 from include.staging.model import StagedModel
-from include.staging.mover import move
+from include.staging.moving import move_all
 from include.staging.progress import Meter
-from include.staging.reuse import Reusable, find_reusable, reuse
-from include.staging.sources import Listing, SourceFile, list_source
+from include.staging.refusals import explained
+from include.staging.reuse import Reusable, find_reusable
+from include.staging.sources import Listing, list_source
 from include.staging.target import LOCK_NAME, Target, model_prefix
 
 __all__ = ["StagingContext", "model_prefix", "resolve_revision", "stage", "verify"]
-
-LARGE_AT_ONCE = 4
-SMALL_AT_ONCE = 16
-SMALL = 1 << 20
 
 
 def resolve_revision(model: WeightsSpec, context: StagingContext, wanted: str | None = None) -> str:
@@ -63,28 +59,16 @@ def stage(
     if isinstance(model.source, JumpStartSource):
         return _nothing_to_stage(model, revision)
     target = Target.open(models_uri, model.name, revision, context)
-    if context.expected_bucket_owner:
-        target.region()
-    present = None if repair else target.manifest()
-    if present is not None:
-        StagingLock(target.objects, LOCK_NAME, owner).clear_abandoned()
-        return _verified(target, present, started)
-    listing = _admitted(model, revision, target, budget_bytes, notice)
-    lock = StagingLock(target.objects, LOCK_NAME, owner, context.lock_stale_seconds)
-    # What is repaired may have a manifest that nobody can read: then only the lock says when another repair is done.
-    with lock.held(lambda: not repair and target.manifest() is not None) as ours:
-        published = None if repair else target.manifest()
-        if published is not None or not ours:
-            return _verified(target, published or target.require_manifest(), started)
-        target.sweep_uploads()
-        meter = Meter(listing.total_bytes, progress)
-        try:
-            files = _move_all(listing, target, lock, meter, Reusable() if repair else None)
-        except BaseException as error:
-            _leave_no_parts(target, lock, error)
-            raise
-        manifest = _publish(target, _manifest(model, listing, files, owner), lock, replace=repair)
-    return _staged(target, manifest, moved=meter.done, reused=False, started=started)
+    with explained(target.asked):
+        present = None if repair else _present(target, owner)
+        if present is None:
+            listing = _admitted(model, revision, target, budget_bytes, notice)
+            meter = Meter(listing.total_bytes, progress)
+            # Elsewhere another stager may have finished in the meantime: then nothing of ours is published.
+            manifest = _move_and_publish(model, listing, target, owner, meter, repair=repair)
+            if manifest is not None:
+                return _staged(target, manifest, moved=meter.done, reused=False, started=started)
+        return _verified(target, present or target.require_manifest(), started)
 
 
 def verify(
@@ -96,7 +80,23 @@ def verify(
     """
     started = time.monotonic()
     target = Target.open(models_uri, name, revision, context)
-    return _verified(target, target.require_manifest(), started, depth)
+    with explained(target.asked):
+        return _verified(target, target.require_manifest(), started, depth)
+
+
+def _present(target: Target, owner: str) -> Manifest | None:
+    """Return the manifest of a revision that is staged already."""
+    if target.context.expected_bucket_owner:
+        target.region()
+    manifest = target.manifest()
+    if manifest is not None:
+        _lock(target, owner).clear_abandoned()
+    return manifest
+
+
+def _lock(target: Target, owner: str) -> StagingLock:
+    context = target.context
+    return StagingLock(target.objects, LOCK_NAME, owner, context.lock_stale_seconds, context.tags)
 
 
 def _at(model: WeightsSpec, revision: str) -> WeightsSpec:
@@ -132,36 +132,23 @@ def _admitted(
     return listing
 
 
-def _move_all(
-    listing: Listing, target: Target, lock: StagingLock, meter: Meter, reusable: Reusable | None
-) -> tuple[ManifestFile, ...]:
-    found = find_reusable(target, listing.files) if reusable is None else reusable
-    large = sorted((file for file in listing.files if file.size > SMALL), key=lambda file: -file.size)
-    small = [file for file in listing.files if file.size <= SMALL]
-    at_once = min(LARGE_AT_ONCE, max(1, len(large)))
-
-    def one(file: SourceFile) -> ManifestFile:
-        lock.require_held()
-        entry = reuse(file, target, found)
-        if entry is not None:
-            meter.total -= file.size
-            return entry
-
-        def passed(size: int) -> None:
-            # With each chunk: who was taken over must not go on for the rest of a large file.
-            lock.require_held()
-            meter.count(file.path, size)
-
-        return move(file, target, passed, files_at_once=at_once)
-
-    with ThreadPoolExecutor(at_once) as few, ThreadPoolExecutor(SMALL_AT_ONCE) as many:
-        running = [few.submit(one, file) for file in large] + [many.submit(one, file) for file in small]
+def _move_and_publish(
+    model: WeightsSpec, listing: Listing, target: Target, owner: str, meter: Meter, *, repair: bool
+) -> Manifest | None:
+    """Move a revision and write its manifest; ``None`` when somebody else has done it meanwhile."""
+    lock = _lock(target, owner)
+    # What is repaired may have a manifest that nobody can read: then only the lock says when another repair is done.
+    with lock.held(lambda: not repair and target.manifest() is not None) as ours:
+        if not ours or (not repair and target.manifest() is not None):
+            return None
+        target.sweep_uploads()
         try:
-            return tuple(future.result() for future in running)
-        except BaseException:
-            few.shutdown(cancel_futures=True)
-            many.shutdown(cancel_futures=True)
+            found = Reusable() if repair else find_reusable(target, listing.files)
+            files = move_all(listing.files, target, found, lock.require_held, meter)
+        except BaseException as error:
+            _leave_no_parts(target, lock, error)
             raise
+        return _publish(target, _manifest(model, listing, files, owner), lock, replace=repair)
 
 
 def _leave_no_parts(target: Target, lock: StagingLock, error: BaseException) -> None:
@@ -200,10 +187,21 @@ def _publish(target: Target, manifest: Manifest, lock: StagingLock, *, replace: 
     if found:
         raise refusal(found, target.objects.uri)
     try:
-        target.objects.put(MANIFEST_NAME, manifest.to_bytes(), create=not replace)
+        target.objects.put(MANIFEST_NAME, manifest.to_bytes(), create=not replace, tags=target.context.tags)
     except AlreadyExistsError:
-        return target.require_manifest()
+        return _published_by_another(target, manifest)
     return manifest
+
+
+def _published_by_another(target: Target, ours: Manifest) -> Manifest:
+    """Return the manifest that somebody wrote while we moved.
+
+    :raises IntegrityError: it is not of what lies there now.
+    """
+    theirs = target.require_manifest()
+    if theirs.digest != ours.digest:
+        inspect(target, theirs, Depth.CHECKSUMS)
+    return theirs
 
 
 def _verified(target: Target, manifest: Manifest, started: float, depth: Depth = Depth.LISTING) -> StagedModel:

@@ -21,19 +21,40 @@ if TYPE_CHECKING:
     from include.staging.context import StagingContext
     from include.staging.target import Target
 
-EXIT_WRONG, EXIT_FAILED = 1, 2
+EXIT_WRONG, EXIT_FAILED, EXIT_STOPPED = 1, 2, 130
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a command. Exit code: 0 done, 1 bytes are not what they should be, 2 it could not be done."""
+    """Run a command. Exit code: 0 done, 1 bytes are not what they should be, 2 it could not be done, 130 stopped."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.function(options))
-    except PipelineError as error:
-        print(error, file=sys.stderr)
-        for line in error.evidence:
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return EXIT_STOPPED
+    except Exception as error:
+        found = _explained(error, options)
+        if found is None:
+            raise
+        print(found, file=sys.stderr)
+        for line in found.evidence:
             print(f"  {line}", file=sys.stderr)
-        return EXIT_WRONG if error.failure_class is FailureClass.INTEGRITY else EXIT_FAILED
+        return EXIT_WRONG if found.failure_class is FailureClass.INTEGRITY else EXIT_FAILED
+
+
+def _explained(error: Exception, options: argparse.Namespace) -> PipelineError | None:
+    """What a person reads instead of a traceback; ``None`` for a defect of ours."""
+    if isinstance(error, PipelineError):
+        return error
+    from include.staging.refusals import Asked, explain
+
+    asked = Asked("--models-uri", options.models_uri) if options.models_uri else Asked("--cluster", options.cluster)
+    found = explain(error, asked)
+    if found is None and isinstance(error, OSError) and error.filename is not None:
+        return ConfigurationError(
+            "FileUnusable", f"{error.filename}: {error.strerror}", fix="check the path, its owner and the disk"
+        )
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,13 +7,15 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from include.errors import FailureClass, PipelineError
 
 if TYPE_CHECKING:
+    from obstore import PutMode
+
     from include.objects import Objects
 
 HEARTBEAT_SECONDS = 5.0
@@ -32,13 +34,22 @@ class StagingLock:
 
     :param holder: owner of the run; a retry of the same owner takes over at once, others wait for silence.
     :param stale_seconds: silence after which a holder counts as dead.
+    :param tags: of the lock object, where a bucket takes no object without them.
     """
 
-    def __init__(self, objects: Objects, path: str, holder: str, stale_seconds: float = STALE_SECONDS) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        path: str,
+        holder: str,
+        stale_seconds: float = STALE_SECONDS,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         self.objects = objects
         self.path = path
         self.holder = holder
         self.stale_seconds = stale_seconds
+        self.tags = dict(tags or {}) or None
         self.token = uuid.uuid4().hex
         self.lost = False
         self._etag: str | None = None
@@ -125,10 +136,9 @@ class StagingLock:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         content = json.dumps({"holder": self.holder, "token": self.token, "at": time.time()}).encode()
+        mode: PutMode = "create" if replaces is None else {"e_tag": replaces}
         try:
-            done = obstore.put(
-                self.objects.native, self.path, content, mode="create" if replaces is None else {"e_tag": replaces}
-            )
+            done = obstore.put(self.objects.native, self.path, content, mode=mode, tags=self.tags)
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):
             return False
         self._etag = done["e_tag"]

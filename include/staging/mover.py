@@ -9,6 +9,7 @@ from include.errors import FailureClass, IntegrityError, PipelineError
 from include.staging.digests import crc_text
 from include.staging.inspection import compare_head, refusal
 from include.staging.manifest import FILES_FOLDER, ManifestFile
+from include.staging.refusals import explain, first_line
 from include.staging.sources import SourceFile
 from include.staging.target import Target
 
@@ -17,6 +18,8 @@ MOST_PARTS = 10_000
 # Memory is what is in flight: parts of all files together.
 BYTES_IN_FLIGHT = 192 << 20
 SHA256_KEY = "sha256"
+DAMAGED_ON_ITS_WAY = ("SourceCorrupt", "SourceTruncated")
+READ_TWICE = "it was read twice: the source or the way to it damages bytes, or somebody changes it; ask its owner"
 
 
 class Sums:
@@ -50,7 +53,7 @@ class Sums:
             raise IntegrityError(
                 "SourceTruncated",
                 f"{file.path}: read {self.size} bytes, the source says {file.size}",
-                fix="stage again",
+                fix=READ_TWICE,
             )
         stated = (("crc64nvme", file.crc64nvme, crc), ("sha256", file.sha256, self._digest()))
         for name, wanted, found in stated:
@@ -58,7 +61,7 @@ class Sums:
                 raise IntegrityError(
                     "SourceCorrupt",
                     f"{file.path}: {name} is {found}, the source says {wanted}",
-                    fix="the download was damaged or the source was changed; stage again, then ask the source's owner",
+                    fix=READ_TWICE,
                 )
 
     def entry(self, etag: str) -> ManifestFile:
@@ -84,10 +87,30 @@ def part_bytes(size: int) -> int:
 def move(file: SourceFile, target: Target, count: Callable[[int], None], *, files_at_once: int = 1) -> ManifestFile:
     """Stream ``file`` to its place; an object appears only if size and sha256 are as the source states.
 
+    A file that was damaged on its way is read once more.
+
     :param count: gets the number of bytes as they pass; what it raises ends the move, and nothing appears.
     :param files_at_once: how many files share the memory for bytes in flight.
     :raises IntegrityError: naming the file, when the bytes are not what the source states or what the store kept.
     """
+    passed = 0
+
+    def counted(size: int) -> None:
+        nonlocal passed
+        count(size)
+        passed += size
+
+    try:
+        return _move(file, target, counted, files_at_once)
+    except IntegrityError as error:
+        if error.reason not in DAMAGED_ON_ITS_WAY:
+            raise
+    # Once more, and what passed does not count twice.
+    count(-passed)
+    return _move(file, target, count, files_at_once)
+
+
+def _move(file: SourceFile, target: Target, count: Callable[[int], None], files_at_once: int) -> ManifestFile:
     try:
         if file.size <= PART_BYTES:
             return _put_whole(file, target, count)
@@ -98,7 +121,11 @@ def move(file: SourceFile, target: Target, count: Callable[[int], None], *, file
         cause = error.__cause__ or error.__context__
         if isinstance(cause, PipelineError):
             raise cause from None
-        raise PipelineError("UploadFailed", f"{file.path}: {error}", failure_class=FailureClass.TRANSIENT) from error
+        refused = explain(error, target.asked)
+        if refused is not None and not refused.retryable:
+            raise refused from error
+        said = f"{file.path}: {first_line(error)}"
+        raise PipelineError("UploadFailed", said, failure_class=FailureClass.TRANSIENT) from error
 
 
 def attributes(file: SourceFile, target: Target) -> dict[str, str]:
