@@ -17,6 +17,8 @@ class FolderSource(Spec):
 
     type: Literal["folder"]
     path: str = Field(description="Absolute, or relative to the checkout.")
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
 
 class WheelSource(Spec):
@@ -49,6 +51,9 @@ class S3Source(Spec):
     region: str | None = None
     requester_pays: bool = False
     anonymous: bool = False
+    aws_conn_id: str | None = Field(None, description="Airflow connection that may read it; none: the cluster's.")
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
 
 class JumpStartSource(Spec):

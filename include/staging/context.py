@@ -12,6 +12,7 @@ class StagingContext:
     """Sessions and tokens of one staging.
 
     :param session: ``boto3.Session`` for source and target; ``None``: the ambient one.
+    :param source_session: for a source in S3 that has a connection of its own.
     :param expected_bucket_owner: account that must own the target bucket; checked on every control call.
     :param kube: Kubernetes ``ApiClient``, for copies to FSx that run in the cluster.
     :param kms_key: ARN or id: staged objects are encrypted with it; ``None``: as the bucket says.
@@ -22,6 +23,7 @@ class StagingContext:
     """
 
     session: Any = None
+    source_session: Any = None
     region: str | None = None
     hf_token: str | None = field(default=None, repr=False)
     hf_endpoint: str | None = None

@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +14,7 @@ from include.catalog.base import JsonObject
 from include.catalog.weights import HuggingFaceSource
 from include.errors import ConfigurationError, FailureClass, IntegrityError, PipelineError
 from include.staging.context import StagingContext
-from include.staging.sources import CHUNK, Listing, SourceFile, ranges_in_order
+from include.staging.sources import CHUNK, Listing, SourceFile, is_wanted, ranges_in_order
 
 COMMIT = re.compile(r"^[0-9a-f]{40}$")
 # Tries without a single new byte between them.
@@ -107,10 +106,7 @@ def _file(item: Any, repo: str, commit: str, context: StagingContext) -> SourceF
 
 
 def _wanted(path: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
-    if path in (".gitattributes",):
-        return False
-    chosen = not include or any(fnmatch(path, pattern) for pattern in include)
-    return chosen and not any(fnmatch(path, pattern) for pattern in exclude)
+    return path != ".gitattributes" and is_wanted(path, include, exclude)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from include.catalog.weights import S3Source
@@ -12,7 +12,7 @@ from include.objects import ObjectInfo, Objects
 from include.staging.context import StagingContext
 from include.staging.manifest import FILES_FOLDER, MANIFEST_NAME, Manifest, ManifestFile
 from include.staging.refusals import Asked, explained
-from include.staging.sources import Listing, SourceFile, StoredAt, content_revision, ranges_in_order
+from include.staging.sources import Listing, SourceFile, StoredAt, content_revision, is_wanted, ranges_in_order
 from include.staging.target import bucket_and_prefix, in_its_region, open_objects
 
 if TYPE_CHECKING:
@@ -31,15 +31,18 @@ def list_prefix(source: S3Source, context: StagingContext) -> Listing:
         that cannot be names of files.
     :raises PipelineError: the bucket cannot be read now.
     """
-    prefix = S3Prefix(source, context, *bucket_and_prefix(source.uri, FIELD))
+    # What may read the source may be another account's than what writes to the target.
+    reading = replace(context, session=context.source_session or context.session)
+    prefix = S3Prefix(source, reading, *bucket_and_prefix(source.uri, FIELD))
     objects, found = prefix.found()
     manifest = prefix.manifest()
     origin = {"type": "s3", "bucket": prefix.bucket, "prefix": prefix.prefix}
     if manifest is not None:
         origin |= {"name": manifest.name, "manifest_digest": manifest.digest}
     known = {file.path: file for file in manifest.files} if manifest else {}
-    files = tuple(prefix.file(objects, info, known.get(info.path)) for info in found)
-    revision = content_revision([[info.path, info.size, info.etag] for info in found])
+    chosen = [info for info in found if is_wanted(info.path, source.include, source.exclude)]
+    files = tuple(prefix.file(objects, info, known.get(info.path)) for info in chosen)
+    revision = content_revision([[info.path, info.size, info.etag] for info in chosen])
     return Listing(revision, origin, files, source.region or context.regions.get(prefix.bucket, ""))
 
 
@@ -80,7 +83,8 @@ class S3Prefix:
         """Return a file of it; what its manifest knows of it is what its bytes must be."""
         fetch = self._ranges(objects, info)
         place = None
-        if known is not None:
+        if known is not None and self.context.source_session is None:
+            # A copy inside S3 is made with the target's rights, which need not reach a source that has its own.
             place = StoredAt(self.bucket, f"{self.prefix}/{info.path}", known.etag, known.crc64nvme)
         return SourceFile(
             info.path,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from include.canonical import digest
@@ -141,6 +142,12 @@ def ranges_in_order(fetch: Callable[[int, int], list[bytes]], size: int) -> Iter
             pool.shutdown(cancel_futures=True)
 
 
+def is_wanted(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Return whether a source's globs choose a file; none to include means all."""
+    chosen = not include or any(fnmatchcase(path, pattern) for pattern in include)
+    return chosen and not any(fnmatchcase(path, pattern) for pattern in exclude)
+
+
 def content_revision(content: list[list[object]]) -> str:
     """Return the revision of a source that has none of its own: a digest of what it holds."""
     return f"sha256-{digest(content).removeprefix('sha256:')[:16]}"
@@ -155,7 +162,8 @@ def _folder(source: FolderSource) -> Listing:
             f"source.path = {source.path!r}: {root} is not a folder",
             fix="correct source.path",
         )
-    names = sorted(_below(str(root)), key=lambda name: name.split("/"))
+    chosen = (name for name in _below(str(root)) if is_wanted(name, source.include, source.exclude))
+    names = sorted(chosen, key=lambda name: name.split("/"))
     files = _local_files([f"{root}/{name}" for name in names], names)
     return Listing(_revision_of(files), {"type": "folder", "path": source.path}, files)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,7 @@ class HyperPodHook(BaseHook):
             import boto3
 
             return boto3.Session(region_name=self.cluster.region)
-        from airflow.providers.amazon.aws.hooks.base_aws import AwsGenericHook
-
-        hook: Any = AwsGenericHook(aws_conn_id=self.cluster.aws_conn_id, region_name=self.cluster.region)
-        return hook.get_session()
+        return _session(self.cluster.aws_conn_id, self.cluster.region)
 
     @cached_property
     def kube(self) -> Any:
@@ -54,7 +52,11 @@ class HyperPodHook(BaseHook):
 
     def staging_of(self, model: ModelSpec) -> StagingContext:
         """Return what staging a model needs, with the credentials of its source."""
-        return self.staging(getattr(model.source, "token_conn_id", None))
+        context = self.staging(getattr(model.source, "token_conn_id", None))
+        source = model.source
+        if source.type != "s3" or source.aws_conn_id is None:
+            return context
+        return replace(context, source_session=_session(source.aws_conn_id, source.region or self.cluster.region))
 
     def staging(self, token_conn_id: str | None = None) -> StagingContext:
         """Return what staging needs; the Hub token is read here and goes nowhere else."""
@@ -71,3 +73,10 @@ class HyperPodHook(BaseHook):
             storage_class=bucket.storage_class,
             tags=bucket.tags,
         )
+
+
+def _session(conn_id: str, region: str) -> Any:
+    from airflow.providers.amazon.aws.hooks.base_aws import AwsGenericHook
+
+    hook: Any = AwsGenericHook(aws_conn_id=conn_id, region_name=region)
+    return hook.get_session()

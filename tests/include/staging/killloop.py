@@ -25,6 +25,7 @@ from include.local.hub.server import HubServer
 from include.staging.api import resolve_revision, verify
 from include.staging.context import StagingContext
 from include.staging.inspection import Depth
+from include.staging.target import LOCK_NAME
 from tests.include.staging import killing
 from tests.include.staging.conftest import MODELS_URI, Server, contents, staged_contents
 from tests.include.staging.killing import Work
@@ -156,7 +157,7 @@ class KillLoop:
         self._tally.kills += 1
         self._tally.points[f"{kind}/{point.kind if point else 'any moment'}"] += 1
         said = f"kill {number}, seed {self._tally.seed}, {said}"
-        self._judge_killed(work, said)
+        published = self._judge_killed(work, said)
         # The same run tries again, or another one comes.
         retry = replace(work, owner=self._dice.choice(("run", "run", "run", "another")))
         try:
@@ -165,7 +166,9 @@ class KillLoop:
         except AssertionError as error:
             self._tally.not_finished += 1
             self._tally.troubles.append(f"{said}: {error}")
-        self._judge_finished(work, said)
+        # Another run leaves the lock of one that died after publishing, until it is old: it may be somebody's repair.
+        allowed = {LOCK_NAME} if published and retry.owner != work.owner else set[str]()
+        self._judge_finished(work, said, allowed)
         self._remove(work)
 
     def _profile(self, kind: str) -> tuple[Counter[str], float, int]:
@@ -208,15 +211,17 @@ class KillLoop:
     def _identical(self, work: Work) -> bool:
         return staged_contents(self._server, work.name, self._revision(work)) == contents(self._folder)
 
-    def _judge_killed(self, work: Work, said: str) -> None:
-        """After a kill: what counts as staged or fetched is whole."""
-        if self._counts_as_staged(work) and not self._identical(work):
+    def _judge_killed(self, work: Work, said: str) -> bool:
+        """After a kill: what counts as staged or fetched is whole. Returns whether it counts as staged."""
+        counts = self._counts_as_staged(work)
+        if counts and not self._identical(work):
             self._tally.wrong_staged += 1
             self._tally.troubles.append(f"{said}: counts as staged and is not whole")
         place = Path(work.to) / work.name / self._revision(work)
         if (place / "manifest.json").exists() and contents(place / "files") != contents(self._folder):
             self._tally.wrong_staged += 1
             self._tally.troubles.append(f"{said}: counts as fetched and is not whole")
+        return counts
 
     def _counts_as_staged(self, work: Work) -> bool:
         try:
@@ -225,14 +230,14 @@ class KillLoop:
             return False
         return True
 
-    def _judge_finished(self, work: Work, said: str) -> None:
+    def _judge_finished(self, work: Work, said: str, allowed: set[str]) -> None:
         """After one retry: whole, and nothing else is there."""
         if work.does == "delete":
             whole, rest = self._server.keys(f"models/{work.name}/") == [], set[str]()
         else:
             whole = self._counts_as_staged(work) and self._identical(work)
             keys = self._server.keys(f"models/{work.name}/")
-            rest = {key.rsplit("/", 1)[-1] for key in keys if "/files/" not in key} - {"manifest.json"}
+            rest = {key.rsplit("/", 1)[-1] for key in keys if "/files/" not in key} - {"manifest.json"} - allowed
         if work.does == "fetch":
             files = Path(work.to) / work.name / self._revision(work) / "files"
             whole = whole and contents(files) == contents(self._folder)
