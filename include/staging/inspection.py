@@ -21,7 +21,8 @@ class Depth(StrEnum):
     """How closely a revision is looked at."""
 
     LISTING = "listing"  # names, sizes, entity tags: one request for a thousand files
-    CHECKSUMS = "checksums"  # and the full-object checksum that the store keeps: one request for each file
+    # And the full-object checksum that the store keeps: one request for each file. Where it keeps none, every byte.
+    CHECKSUMS = "checksums"
     CONTENT = "content"  # and every byte, read and hashed again
 
 
@@ -37,7 +38,12 @@ def inspect(target: Target, manifest: Manifest, depth: Depth = Depth.LISTING) ->
     found = list(compare(manifest, target.stored()))
     if not found and depth is not Depth.LISTING:
         with ThreadPoolExecutor(HEADS_AT_ONCE) as pool:
-            found = [one for many in pool.map(lambda file: _checksum(target, file), manifest.files) for one in many]
+            heads = list(pool.map(lambda file: target.head(file.path), manifest.files))
+        pairs = list(zip(manifest.files, heads, strict=True))
+        found = [one for file, head in pairs for one in compare_head(file, head)]
+        if not found and depth is Depth.CHECKSUMS:
+            bare = [file for file, head in pairs if file.size and "ChecksumCRC64NVME" not in (head or {})]
+            found = [one for file in bare for one in _content(target, file)]
     if not found and depth is Depth.CONTENT:
         found = [one for file in manifest.files for one in _content(target, file)]
     if found:
@@ -83,10 +89,6 @@ def refusal(found: list[Difference], where: str) -> IntegrityError:
         fix="a revision is immutable: find out who writes to it, then stage again with --repair",
         evidence=lines,
     )
-
-
-def _checksum(target: Target, file: ManifestFile) -> list[Difference]:
-    return list(compare_head(file, target.head(file.path)))
 
 
 def _content(target: Target, file: ManifestFile) -> Iterator[Difference]:

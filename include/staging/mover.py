@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from include.errors import FailureClass, IntegrityError, PipelineError
 from include.staging.digests import crc_text
@@ -13,11 +14,14 @@ from include.staging.refusals import explain, first_line
 from include.staging.sources import SourceFile
 from include.staging.target import Target
 
+if TYPE_CHECKING:
+    from include.staging.checksums import Running, Stated
+
 PART_BYTES = 16 << 20
 MOST_PARTS = 10_000
 # Memory is what is in flight: parts of all files together.
 BYTES_IN_FLIGHT = 192 << 20
-SHA256_KEY = "sha256"
+SHA256_KEY, SOURCE_ETAG_KEY = "sha256", "source-etag"
 DAMAGED_ON_ITS_WAY = ("SourceCorrupt", "SourceTruncated")
 READ_TWICE = "it was read twice: the source or the way to it damages bytes, or somebody changes it; ask its owner"
 
@@ -33,6 +37,7 @@ class Sums:
         self.file = file
         self.crc = self.size = 0
         self._sha256 = None if file.sha256 and file.crc64nvme else hashlib.sha256()
+        self._stated = None if file.stated is None else _running(file.stated)
 
     def add(self, chunk: bytes) -> None:
         """Count a chunk in."""
@@ -40,6 +45,8 @@ class Sums:
 
         if self._sha256 is not None:
             self._sha256.update(chunk)
+        if self._stated is not None:
+            self._stated.add(chunk)
         self.crc = crc64nvme(chunk, self.crc)
         self.size += len(chunk)
 
@@ -55,7 +62,9 @@ class Sums:
                 f"{file.path}: read {self.size} bytes, the source says {file.size}",
                 fix=READ_TWICE,
             )
-        stated = (("crc64nvme", file.crc64nvme, crc), ("sha256", file.sha256, self._digest()))
+        stated = [("crc64nvme", file.crc64nvme, crc), ("sha256", file.sha256, self._digest())]
+        if self._stated is not None:
+            stated.append((self._stated.stated.algorithm, self._stated.stated.value, self._stated.text()))
         for name, wanted, found in stated:
             if wanted is not None and found != wanted:
                 raise IntegrityError(
@@ -76,6 +85,12 @@ class Sums:
 
     def _digest(self) -> str:
         return self.file.sha256 or "" if self._sha256 is None else self._sha256.hexdigest()
+
+
+def _running(stated: Stated) -> Running:
+    from include.staging.checksums import Running
+
+    return Running(stated)
 
 
 def part_bytes(size: int) -> int:
@@ -134,6 +149,8 @@ def attributes(file: SourceFile, target: Target) -> dict[str, str]:
     An object whose upload was completed has the digest that it carries: a wrong one is never completed.
     """
     found = {SHA256_KEY: file.sha256} if file.sha256 else {}
+    if file.etag:
+        found[SOURCE_ETAG_KEY] = file.etag
     if target.context.storage_class:
         found["Storage-Class"] = target.context.storage_class
     return found

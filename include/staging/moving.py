@@ -45,7 +45,8 @@ def move_all(
             meter.count(file.path, size)
 
         check()
-        entry = reuse(file, target, found)
+        file = file.looked()
+        entry = reuse(file, target, found, check)
         if entry is not None:
             meter.total -= file.size
             return entry

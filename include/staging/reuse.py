@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,7 @@ from include.errors import IntegrityError
 from include.objects import ObjectInfo, Objects
 from include.staging.inspection import compare_head
 from include.staging.manifest import FILES_FOLDER, MANIFEST_NAME, Manifest, ManifestFile
-from include.staging.mover import SHA256_KEY, attributes
+from include.staging.mover import SHA256_KEY, SOURCE_ETAG_KEY, Sums, attributes
 from include.staging.sources import SourceFile, StoredAt
 from include.staging.target import Target, bucket_and_prefix, open_objects
 
@@ -22,6 +22,7 @@ WORTH_ASKING = 1 << 20
 MOST_IN_ONE_COPY = 5 << 30
 COPY_PART = 512 << 20
 READS_AT_ONCE = 16
+READ_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,25 @@ class Reusable:
 
 def find_reusable(target: Target, files: Iterable[SourceFile]) -> Reusable:
     """Look around once, before the first byte moves."""
-    wanted = [file for file in files if file.sha256 and file.size >= WORTH_ASKING]
-    if not wanted:
+    large = [file for file in files if file.size >= WORTH_ASKING]
+    known = any(file.sha256 for file in large)
+    if not known and not any(file.etag for file in large):
         return Reusable()
-    return Reusable(target.stored(), _index(target))
+    return Reusable(target.stored(), _index(target) if known else {})
 
 
-def reuse(file: SourceFile, target: Target, reusable: Reusable) -> ManifestFile | None:
-    """Return the manifest's entry of a file that needs no moving; ``None``: it must be moved."""
+def reuse(
+    file: SourceFile, target: Target, reusable: Reusable, check: Callable[[], None] = lambda: None
+) -> ManifestFile | None:
+    """Return the manifest's entry of a file that needs no moving; ``None``: it must be moved.
+
+    :param check: asked now and then where that takes long; what it raises ends it.
+    """
     if file.size < WORTH_ASKING:
         return None
     kept = reusable.kept.get(file.path)
-    if file.sha256 and kept is not None and kept.size == file.size:
-        entry = _keep(file, target)
+    if kept is not None and kept.size == file.size:
+        entry = _keep(file, target, check)
         if entry is not None:
             return entry
     stored = file.stored_at or reusable.elsewhere.get(file.sha256 or "")
@@ -100,12 +107,34 @@ def _index(target: Target) -> dict[str, StoredAt]:
     }
 
 
-def _keep(file: SourceFile, target: Target) -> ManifestFile | None:
+def _keep(file: SourceFile, target: Target, check: Callable[[], None]) -> ManifestFile | None:
     head = target.head(file.path)
-    if head is None or (head.get("Metadata") or {}).get(SHA256_KEY) != file.sha256:
+    checksum = (head or {}).get("ChecksumCRC64NVME")
+    if head is None or not checksum:
         return None
-    checksum = head.get("ChecksumCRC64NVME")
-    return _entry(file, head, checksum) if checksum else None
+    carried = head.get("Metadata") or {}
+    if file.sha256:
+        return _entry(file, head, checksum) if carried.get(SHA256_KEY) == file.sha256 else None
+    if not file.etag or carried.get(SOURCE_ETAG_KEY) != file.etag:
+        return None
+    return _summed_again(file, target, checksum, check)
+
+
+def _summed_again(file: SourceFile, target: Target, checksum: str, check: Callable[[], None]) -> ManifestFile | None:
+    """Read what an earlier attempt moved, for its SHA-256: from the bucket, and nothing is written again."""
+    import obstore
+
+    found = obstore.get(target.objects.native, f"{FILES_FOLDER}/{file.path}")
+    sums = Sums(file)
+    for chunk in found.stream(min_chunk_size=READ_BYTES):
+        check()
+        sums.add(bytes(chunk))
+    try:
+        sums.check()
+    except IntegrityError:
+        return None
+    entry = sums.entry(found.meta["e_tag"] or "")
+    return entry if entry.crc64nvme == checksum else None
 
 
 def _copy(file: SourceFile, stored: StoredAt, target: Target) -> ManifestFile | None:

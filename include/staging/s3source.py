@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from include.catalog.weights import S3Source
 from include.errors import ConfigurationError, IntegrityError
 from include.objects import ObjectInfo, Objects
+from include.staging.checksums import stated
 from include.staging.context import StagingContext
+from include.staging.inspection import compare
 from include.staging.manifest import FILES_FOLDER, MANIFEST_NAME, Manifest, ManifestFile
 from include.staging.refusals import Asked, explained
 from include.staging.sources import Listing, SourceFile, StoredAt, content_revision, is_wanted, ranges_in_order
@@ -40,6 +43,8 @@ def list_prefix(source: S3Source, context: StagingContext) -> Listing:
     if manifest is not None:
         origin |= {"name": manifest.name, "manifest_digest": manifest.digest}
     known = {file.path: file for file in manifest.files} if manifest else {}
+    if manifest is not None:
+        refuse_incomplete(prefix.uri, manifest, found)
     chosen = [info for info in found if is_wanted(info.path, source.include, source.exclude)]
     files = tuple(prefix.file(objects, info, known.get(info.path)) for info in chosen)
     revision = content_revision([[info.path, info.size, info.etag] for info in chosen])
@@ -93,7 +98,34 @@ class S3Prefix:
             lambda: ranges_in_order(lambda begin, end: [fetch(begin, end)], info.size),
             read_range=fetch,
             stored_at=place,
+            etag=None if known else (info.etag or "").strip('"') or None,
+            look=None if known else lambda: self.look(info),
         )
+
+    def look(self, info: ObjectInfo) -> dict[str, Any]:
+        """Return the digest that S3 states of an object, as fields of its file; without one nothing."""
+        with explained(Asked(FIELD, self.source.uri)):
+            found = stated(self._head(info), lambda: int(self._head(info, PartNumber=1)["ContentLength"]))
+        if found is None:
+            return {}
+        if found.sha256 is not None:
+            return {"sha256": found.sha256, "etag": None}
+        if found.algorithm == "CRC64NVME" and not found.part_bytes:
+            return {"crc64nvme": found.value}
+        return {"stated": found}
+
+    @cached_property
+    def s3(self) -> Any:
+        """boto3 client of the bucket."""
+        return self.context.s3(self.source.region or self.context.regions.get(self.bucket), self.source.anonymous)
+
+    def _head(self, info: ObjectInfo, **more: int) -> Mapping[str, Any]:
+        key = f"{self.prefix}/{info.path}" if self.prefix else info.path
+        payer = {"RequestPayer": "requester"} if self.source.requester_pays else {}
+        found: Mapping[str, Any] = self.s3.head_object(
+            Bucket=self.bucket, Key=key, ChecksumMode="ENABLED", **payer, **more
+        )
+        return found
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"region": self.source.region, "request_payer": self.source.requester_pays}
@@ -115,8 +147,7 @@ class S3Prefix:
         """List by whole keys; without the markers of folders."""
         start = f"{self.prefix}/" if self.prefix else ""
         payer = {"RequestPayer": "requester"} if self.source.requester_pays else {}
-        s3 = self.context.s3(self.source.region or self.context.regions.get(self.bucket), self.source.anonymous)
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start, **payer)
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start, **payer)
         items = [item for page in pages for item in page.get("Contents", ())]
         return [
             ObjectInfo(item["Key"].removeprefix(start), item["Size"], item["ETag"])
@@ -131,17 +162,36 @@ class S3Prefix:
 
             # One object's ranges are of one version, or the read fails.
             wanted: GetOptions = {"range": (begin, end), "if_match": info.etag}
-            try:
-                with explained(Asked(FIELD, self.source.uri)):
+            with explained(Asked(FIELD, self.source.uri)):
+                try:
                     return bytes(obstore.get(objects.native, info.path, options=wanted).bytes())
-            except (PreconditionError, FileNotFoundError) as error:
-                raise IntegrityError(
-                    "SourceChanged",
-                    f"{info.path}: the object in {self.uri} is no longer the one that was listed",
-                    fix="find out who writes to the source, then plan again",
-                ) from error
+                except (PreconditionError, FileNotFoundError) as error:
+                    raise IntegrityError(
+                        "SourceChanged",
+                        f"{info.path}: the object in {self.uri} is no longer the one that was listed",
+                        fix="find out who writes to the source, then plan again",
+                    ) from error
 
         return fetch
+
+
+def refuse_incomplete(where: str, manifest: Manifest, found: Iterable[ObjectInfo]) -> None:
+    """Refuse a staged revision that lacks files, or has others, than its manifest says.
+
+    Entity tags may differ, as of what was copied elsewhere: the bytes are compared with its digests as they pass.
+
+    :raises IntegrityError: naming the files.
+    """
+    tags = {file.path: file.etag for file in manifest.files}
+    differences = list(compare(manifest, {info.path: replace(info, etag=tags.get(info.path)) for info in found}))
+    if differences:
+        lines = tuple(text for _, text in differences)
+        raise IntegrityError(
+            "SourceIncomplete",
+            f"{FIELD}: {where} is not what the manifest beside it says: {'; '.join(lines[:3])}",
+            fix="copy the staged revision again, whole; or move its manifest away to take the files as they are",
+            evidence=lines,
+        )
 
 
 def refuse_unusable(where: str, paths: Iterable[str]) -> None:

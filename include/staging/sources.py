@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from include.canonical import digest
 from include.catalog.base import JsonObject
@@ -24,6 +25,9 @@ from include.objects import PROJECT_ROOT
 from include.staging.context import StagingContext
 from include.staging.digests import remembered_digests
 from include.staging.wheel import fetch_member
+
+if TYPE_CHECKING:
+    from include.staging.checksums import Stated
 
 CHUNK = 8 << 20
 # Small enough to be still in the processor's cache when it is hashed and copied on.
@@ -49,7 +53,10 @@ class SourceFile:
     :param open: returns the bytes in chunks, from the start.
     :param stored_at: set when the bytes can be copied inside S3 instead of being read.
     :param crc64nvme: of the read that ``sha256`` was computed in, on this machine: bytes that sum up to it need no
-        second SHA-256.
+        second SHA-256. Of a source in S3: what the store states.
+    :param etag: at a source in S3 that knows no ``sha256``: what an earlier attempt moved carries it.
+    :param stated: a checksum of another kind that S3 states.
+    :param look: returns what the listing does not say of the file, as fields; with one request, before it moves.
     :param read_range: returns the bytes from one offset to another with one request; ``None``: ``open`` costs no more.
     """
 
@@ -60,6 +67,13 @@ class SourceFile:
     stored_at: StoredAt | None = None
     crc64nvme: str | None = None
     read_range: Callable[[int, int], bytes] | None = None
+    etag: str | None = None
+    stated: Stated | None = None
+    look: Callable[[], Mapping[str, Any]] | None = None
+
+    def looked(self) -> SourceFile:
+        """Return the file with everything that its source states of it."""
+        return self if self.look is None else replace(self, look=None, **self.look())
 
     def head(self, size: int) -> bytes:
         """Return the first ``size`` bytes, all of a shorter file; one request where the source is a server."""
