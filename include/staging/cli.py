@@ -199,6 +199,7 @@ def _stage(options: argparse.Namespace) -> int:
     from include.staging.api import resolve_revision, stage
 
     uri, context = _place(options)
+    context = replace(context, reading=lambda progress: _say(f"reading {progress}"))
     model = _model(options)
     revision = options.revision or resolve_revision(model, context)
     budget = _budget(options)

@@ -17,6 +17,7 @@ class StagingContext:
     :param kube: Kubernetes ``ApiClient``, for copies to FSx that run in the cluster.
     :param kms_key: ARN or id: staged objects are encrypted with it; ``None``: as the bucket says.
     :param storage_class: of staged objects; ``None``: the bucket's.
+    :param reading: told how far the digests of a local source are, which are computed before it is staged.
     :param tags: of staged objects, for cost reports and policies.
     :param regions: of buckets that turned out to be elsewhere than ``region``, learned from their answers.
     :param lock_stale_seconds: silence after which another stager of the revision counts as dead.
@@ -33,6 +34,7 @@ class StagingContext:
     storage_class: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     lock_stale_seconds: float = 30.0
+    reading: ProgressCallback | None = field(default=None, repr=False, compare=False)
     regions: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def s3(self, region: str | None = None, anonymous: bool = False) -> Any:

@@ -13,12 +13,14 @@ import json
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from include.objects import PROJECT_ROOT
+from include.staging.context import ProgressCallback
+from include.staging.progress import Meter
 
 CACHE = PROJECT_ROOT / "var" / "cache" / "digests.json"
 # A file changed within its clock's resolution keeps its time stamp: too young is not remembered.
@@ -42,8 +44,11 @@ def crc_text(crc: int) -> str:
     return base64.b64encode(crc.to_bytes(8, "big")).decode()
 
 
-def file_digests(path: Path | str) -> Digests:
-    """Return the digests of a file, read now."""
+def file_digests(path: Path | str, count: Callable[[str, int], None] = lambda _, __: None) -> Digests:
+    """Return the digests of a file, read now.
+
+    :param count: gets path and bytes as they are read.
+    """
     from awscrt.checksums import crc64nvme
 
     sha256, crc, buffer = hashlib.sha256(), 0, memoryview(bytearray(READ))
@@ -51,11 +56,17 @@ def file_digests(path: Path | str) -> Digests:
         while size := file.readinto(buffer):
             sha256.update(buffer[:size])
             crc = crc64nvme(buffer[:size], crc)
+            count(str(path), size)
     return Digests(sha256.hexdigest(), crc_text(crc))
 
 
-def remembered_digests(paths: Sequence[Path | str], cache: Path = CACHE) -> list[Digests]:
-    """Return the digests of files; those that are as they were are not read again."""
+def remembered_digests(
+    paths: Sequence[Path | str], cache: Path = CACHE, progress: ProgressCallback | None = None
+) -> list[Digests]:  # fmt: skip
+    """Return the digests of files; those that are as they were are not read again.
+
+    :param progress: told how far the reading is.
+    """
     known = _read(cache)
     # As text: of thousands of files, pathlib's parents and names take longer than all the rest.
     places = [os.path.split(os.fspath(path)) for path in paths]
@@ -65,8 +76,10 @@ def remembered_digests(paths: Sequence[Path | str], cache: Path = CACHE) -> list
     found = [_known(known.get(key), identity) for key, identity in zip(keys, identities, strict=True)]
     missing = [at for at, digests in enumerate(found) if digests is None]
     fresh: dict[str, Entry] = {}
+    meter = Meter(sum(identities[at][0] for at in missing), progress)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for at, made in zip(missing, pool.map(lambda at: file_digests(paths[at]), missing), strict=True):
+        reads = pool.map(lambda at: file_digests(paths[at], meter.count), missing)
+        for at, made in zip(missing, reads, strict=True):
             found[at] = made
             if time.time_ns() - identities[at][1] > YOUNG_NS:
                 fresh[keys[at]] = [*identities[at], made.sha256, made.crc64nvme]

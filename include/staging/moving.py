@@ -48,7 +48,7 @@ def move_all(
         file = file.looked()
         entry = reuse(file, target, found, check)
         if entry is not None:
-            meter.total -= file.size
+            meter.take(file.path, file.size)
             return entry
         return move(file, target, passed, files_at_once=at_once)
 

