@@ -9,17 +9,13 @@ from collections.abc import Callable
 from include.catalog.weights import HuggingFaceSource, JumpStartSource, WeightsSpec
 from include.errors import ConfigurationError
 from include.objects import AlreadyExistsError
-from include.staging.checks import check_formats
 from include.staging.context import ProgressCallback, StagingContext
-from include.staging.gates import check_license, check_place
 from include.staging.inspection import Depth, compare, inspect, refusal
 from include.staging.lock import StagingLock
 from include.staging.manifest import FILES_FOLDER, MANIFEST_NAME, Manifest, ManifestFile
 from include.staging.model import StagedModel
-from include.staging.moving import move_all
 from include.staging.progress import Meter
 from include.staging.refusals import explained
-from include.staging.reuse import Reusable, find_reusable
 from include.staging.sources import Listing, list_source
 from include.staging.target import LOCK_NAME, Target, model_prefix
 
@@ -61,14 +57,14 @@ def stage(
     target = Target.open(models_uri, model.name, revision, context)
     with explained(target.asked):
         present = None if repair else _present(target, owner)
-        if present is None:
-            listing = _admitted(model, revision, target, budget_bytes, notice)
-            meter = Meter(listing.total_bytes, progress)
-            # Elsewhere another stager may have finished in the meantime: then nothing of ours is published.
-            manifest = _move_and_publish(model, listing, target, owner, meter, repair=repair)
-            if manifest is not None:
-                return _staged(target, manifest, moved=meter.done, reused=False, started=started)
-        return _verified(target, present or target.require_manifest(), started)
+        if present is not None:
+            return _verified(target, present, started)
+        listing = _admitted(model, revision, target, budget_bytes, notice)
+        meter = Meter(listing.total_bytes, progress)
+        manifest = _move_and_publish(model, listing, target, owner, meter, repair=repair)
+        if manifest is None:
+            return _verified(target, target.require_manifest(), started)
+        return _staged(target, manifest, moved=meter.done, reused=False, started=started)
 
 
 def verify(
@@ -113,6 +109,9 @@ def _admitted(
     budget_bytes: int | None,
     notice: Callable[[str], None] | None,
 ) -> Listing:
+    from include.staging.checks import check_formats
+    from include.staging.gates import check_license, check_place
+
     listing = list_source(_at(model, revision), target.context)
     if listing.revision != revision:
         raise ConfigurationError(
@@ -136,6 +135,10 @@ def _move_and_publish(
     model: WeightsSpec, listing: Listing, target: Target, owner: str, meter: Meter, *, repair: bool
 ) -> Manifest | None:
     """Move a revision and write its manifest; ``None`` when somebody else has done it meanwhile."""
+    # A revision that is there needs neither.
+    from include.staging.moving import move_all
+    from include.staging.reuse import Reusable, find_reusable
+
     lock = _lock(target, owner)
     # What is repaired may have a manifest that nobody can read: then only the lock says when another repair is done.
     with lock.held(lambda: not repair and target.manifest() is not None) as ours:

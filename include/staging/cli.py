@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     stage = command("stage", _stage, "move a model's revision to the store, or check that it is there")
     stage.add_argument("model", help="name in the catalog; with --source any name")
     stage.add_argument("--source", help="folder, hf://org/name[@revision] or s3://bucket/prefix, not from the catalog")
-    stage.add_argument("--revision", help="fail unless the source is at this one")
+    stage.add_argument("--revision", help="a commit of the Hub; others fail unless the source is at this one")
     stage.add_argument("--repair", action="store_true", help="move again what no longer matches its manifest")
     stage.add_argument("--budget-gb", type=float, help="refuse to move more")
     stage.add_argument("--allow-pickle", action="store_true", help="with --source: pickled weights run code")

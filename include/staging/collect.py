@@ -124,8 +124,9 @@ def delete(models_uri: str, staged: Staged, context: StagingContext) -> int:
     :returns: the number of objects that were deleted.
     """
     target = Target.open(models_uri, staged.name, staged.revision, context)
-    target.objects.delete(MANIFEST_NAME)
+    # First what asks whose the bucket is: a deletion itself cannot.
     target.sweep_uploads()
+    target.objects.delete(MANIFEST_NAME)
     paths = [info.path for info in target.objects.list() if info.path != LOCK_NAME]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(target.objects.delete, paths))

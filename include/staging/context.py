@@ -13,7 +13,8 @@ class StagingContext:
 
     :param session: ``boto3.Session`` for source and target; ``None``: the ambient one.
     :param source_session: for a source in S3 that has a connection of its own.
-    :param expected_bucket_owner: account that must own the target bucket; checked on every control call.
+    :param expected_bucket_owner: account that must own the target bucket; asked with every control call, so before the
+        first byte, before the manifest is written and before anything is deleted. What moves bytes cannot ask.
     :param kube: Kubernetes ``ApiClient``, for copies to FSx that run in the cluster.
     :param kms_key: ARN or id: staged objects are encrypted with it; ``None``: as the bucket says.
     :param storage_class: of staged objects; ``None``: the bucket's.

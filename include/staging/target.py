@@ -245,10 +245,11 @@ class Target:
             another's place, and what a successor begins later is not on the list.
         :returns: how many were found.
         """
-        found = list(self.uploads())
-        if found and allowed():
-            for upload in found:
-                self._abort(upload["Key"], upload["UploadId"])
+        with explained(self.asked):
+            found = list(self.uploads())
+            if found and allowed():
+                for upload in found:
+                    self._abort(upload["Key"], upload["UploadId"])
         return len(found)
 
     def _abort(self, key: str, upload: str) -> None:

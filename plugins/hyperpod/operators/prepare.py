@@ -53,12 +53,12 @@ class PlanOperator(StageOperator):
         model, cluster = catalog.model(request.model), catalog.cluster(request.cluster)
         workloads = tuple(catalog.workload(name) for name in request.workloads)
         hook = self.hook_or_none(context)
-        revision = resolve_revision(model, hook.staging_of(model)) if hook else ""
+        revision = resolve_revision(model, hook.staging_of(model), request.revision) if hook else ""
         if request.revision and request.revision != revision:
             raise ConfigurationError(
                 "RevisionUnavailable",
                 f"revision = {request.revision!r}, but the source of {model.name!r} is at {revision}",
-                fix="leave revision empty for the source's current one, or pin it in the catalog",
+                fix="leave revision empty for the source's current one; of the Hub give the whole commit",
             )
         return make_plan(
             self.run_identity(context),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ from include.catalog.specs import BucketOptions, ModelSpec
 from include.errors import ConfigurationError
 from include.local import s3
 from include.staging.api import resolve_revision, stage
-from include.staging.context import StagingContext
+from include.staging.collect import Staged, delete
+from include.staging.context import Progress, StagingContext
 from include.staging.gates import check_license, check_place
 from include.staging.sources import Listing, list_source
 from include.staging.target import Target
@@ -31,6 +33,8 @@ SHARDS = ("files/model-0.safetensors", "files/model-1.safetensors")
 class AsOwnedBy:
     """moto, and what it leaves out: S3 refuses a request that expects another owner of the bucket."""
 
+    owner = OWNER
+
     def __init__(self, application: Any, seen: list[str]) -> None:
         self._application = application
         self._seen = seen
@@ -38,7 +42,7 @@ class AsOwnedBy:
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
         expected = environ.get("HTTP_X_AMZ_EXPECTED_BUCKET_OWNER")
         self._seen.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']} owner={expected}")
-        if expected not in (None, OWNER):
+        if expected not in (None, self.owner):
             start("403 Forbidden", [("Content-Type", "application/xml")])
             return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
         return self._application(environ, start)
@@ -115,6 +119,26 @@ def test_a_bucket_of_another_account_is_refused_before_a_byte_moves(
     # What is there already is not taken from a foreign bucket either.
     with pytest.raises(ConfigurationError, match=STRANGER):
         staged_prefix(model, options(expected_bucket_owner=STRANGER))
+
+
+def test_a_bucket_that_changes_hands_gets_no_manifest_and_loses_nothing(
+    moto: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, context = make_model(tmp_path / "model", "sold", SIZES), options(expected_bucket_owner=OWNER)
+
+    def sold(_: Progress) -> None:
+        monkeypatch.setattr(AsOwnedBy, "owner", STRANGER)
+
+    with pytest.raises(ConfigurationError, match="s3://models/m") as caught:
+        staged_prefix(model, context, progress=sold)
+    assert caught.value.reason == "StoreForbidden"
+    keys = [item["Key"] for item in moto.list_objects_v2(Bucket="models")["Contents"]]
+    assert keys
+    assert not [key for key in keys if key.endswith("manifest.json")]
+    one = Staged(model.name, keys[0].split("/")[2], dt.datetime.now(dt.UTC), finished=True, size=1, objects=1)
+    with pytest.raises(ConfigurationError, match="s3://models/m"):
+        delete("s3://models/m", one, context)
+    assert [item["Key"] for item in moto.list_objects_v2(Bucket="models")["Contents"]] == keys
 
 
 def test_a_bucket_in_another_region_says_what_it_costs(moto: Any, tmp_path: Path) -> None:
