@@ -47,6 +47,7 @@ REQUIRED: tuple[Access, ...] = (
     Access(resources.LOCAL_QUEUES, ("get",), optional=True),
     Access(resources.SCALED_OBJECTS, ("get",), optional=True),
     Access(resources.PODS, ("create",), subresource="portforward", optional=True),
+    Access(resources.PODS, ("get",), subresource="proxy", optional=True),
     Access(resources.SERVICES, ("get", "create"), subresource="proxy", optional=True),
     Access(resources.JOBS, ("get", "create", "delete"), optional=True),
     Access(resources.DEPLOYMENTS, ("get", "list"), where="operator", optional=True),

@@ -364,6 +364,15 @@ def test_a_load_whose_endpoint_was_taken_meanwhile_is_kept_and_never_ranked(
     assert any(reason.startswith("CONTAMINATED") for reason in found.validity.reasons)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Take SIGINT as a terminal's process does; a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_what_was_measured_until_the_task_was_killed_is_kept(
     stack: Stack, endpoint: EndpointRef, results: Path, model_server: ReferenceServer
 ) -> None:

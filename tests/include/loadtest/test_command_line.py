@@ -234,6 +234,7 @@ def test_an_interrupt_shows_what_was_measured(server: ReferenceServer, tmp_path:
     process = subprocess.Popen(
         [sys.executable, "-m", "include.loadtest", "run", *options],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=PROJECT_ROOT, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
     assert process.stderr is not None
     while "done" not in process.stderr.readline():

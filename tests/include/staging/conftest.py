@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 from collections.abc import Iterator
@@ -40,32 +39,32 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     from tests.include.local.stack import wait_for
 
     folder = Path(tmp_path_factory.mktemp("s3"))
     ports = choose(s3.PORTS, {})
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(s3.command(folder, ports), stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{ports['s3']}"
-    known = {
-        "AWS_ACCESS_KEY_ID": s3.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": s3.SECRET_KEY, "AWS_REGION": s3.REGION,
-        "AWS_DEFAULT_REGION": s3.REGION, "AWS_ENDPOINT_URL_S3": url, "AWS_EC2_METADATA_DISABLED": "true",
-    }  # fmt: skip
-    before = {name: os.environ.get(name) for name in known}
-    os.environ.update(known)
     try:
         wait_for("S3", lambda: s3.ready(ports["s3"]), 60)
-        yield Server(url, s3.client(ports["s3"]))
+        yield Server(f"http://127.0.0.1:{ports['s3']}", s3.client(ports["s3"]))
     finally:
         process.kill()
         process.wait()
         s3.remove_sockets(ports)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+
+
+@pytest.fixture
+def server(store: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The store, as the environment of this test names it: other tests of the process have stores of their own."""
+    known = {
+        "AWS_ACCESS_KEY_ID": s3.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": s3.SECRET_KEY, "AWS_REGION": s3.REGION,
+        "AWS_DEFAULT_REGION": s3.REGION, "AWS_ENDPOINT_URL_S3": store.url, "AWS_EC2_METADATA_DISABLED": "true",
+    }  # fmt: skip
+    for name, value in known.items():
+        monkeypatch.setenv(name, value)
+    return store
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ SEED = int(os.environ.get("STAGING_SEED", "7"))
 SIZES = (18 << 20, 5 << 20, 2 << 20)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def processes(server: Server) -> Iterator[ForkServerContext]:
-    """Makes processes that know the S3 server of this session."""
+    """Makes processes that know the S3 server."""
     with forking() as context:
         yield context
 
