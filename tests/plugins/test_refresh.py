@@ -16,10 +16,10 @@ from include.catalog.loader import load_catalog
 from include.catalog.specs import ClusterSpec, ModelSpec
 from include.errors import ConfigurationError, IntegrityError
 from include.staging.context import StagingContext
-from tests.include.staging.conftest import MODELS_URI, Server, context, make_model, server
+from tests.include.staging.conftest import MODELS_URI, Server, context, make_model, s3_server, server
 
 pytestmark = pytest.mark.local
-__all__ = ["context", "server"]
+__all__ = ["context", "s3_server", "server"]
 
 
 @pytest.fixture

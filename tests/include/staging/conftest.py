@@ -39,7 +39,7 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     from tests.include.local.stack import wait_for
 
     folder = Path(tmp_path_factory.mktemp("s3"))
@@ -56,15 +56,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def server(store: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+def server(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     """The store, as the environment of this test names it: other tests of the process have stores of their own."""
     known = {
         "AWS_ACCESS_KEY_ID": s3.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": s3.SECRET_KEY, "AWS_REGION": s3.REGION,
-        "AWS_DEFAULT_REGION": s3.REGION, "AWS_ENDPOINT_URL_S3": store.url, "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_DEFAULT_REGION": s3.REGION, "AWS_ENDPOINT_URL_S3": s3_server.url, "AWS_EC2_METADATA_DISABLED": "true",
     }  # fmt: skip
     for name, value in known.items():
         monkeypatch.setenv(name, value)
-    return store
+    return s3_server
 
 
 @pytest.fixture
