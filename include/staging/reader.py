@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 from include.staging.ranges import Range, split
 
 # Larger writes want larger pages of the page cache, which a fragmented memory has not: they took half as long again.
-BUFFER = 64 << 10
+BUFFER = 32 << 10
 # Waking for each record costs more than decrypting it.
 ENOUGH = 256 << 10
 SECONDS = 60.0
