@@ -266,7 +266,9 @@ class Reader:
                 if not got:
                     raise ConnectionResetError("the connection ended in the middle of the body")
                 filled += got
-            os.pwrite(target, buffer[:filled], at)
+            if os.pwrite(target, buffer[:filled], at) != filled:
+                # The next attempt says why: a full file system writes a part first.
+                raise OSError(f"{filled} bytes were not all written")
             crc = crc64nvme(buffer[:filled], crc)
             at += filled
             self._counted += filled

@@ -49,7 +49,7 @@ def transfer(target: Target, wanted: Sequence[Wanted], readers: Readers, count: 
     :raises IntegrityError: a file is not there, or not the one that the manifest describes.
     :raises PipelineError: the store cannot be read.
     """
-    left = split([one.file.size for one in wanted], PART)
+    left, told = split([one.file.size for one in wanted], PART), set[int]()
     for one in wanted:
         if not one.file.size:
             yield one, 0
@@ -58,10 +58,16 @@ def transfer(target: Target, wanted: Sequence[Wanted], readers: Readers, count: 
         if "bytes" in said:
             count(one.file.path, said["bytes"])
         elif "begin" not in said:
+            told.add(said["file"])
             yield one, said["crc"]
         elif "crc" in said:
             one.crcs[Range(said["file"], said["begin"], said["begin"] + said["size"])] = said["crc"]
     left = sorted(span for span in left if span not in wanted[span.file].crcs)
+    told.update(span.file for span in left)
+    for number, one in enumerate(wanted):
+        # A reader that was killed may have said every range of a file, and no longer that it is complete.
+        if one.file.size and number not in told:
+            yield one, one.whole()
     yield from _by_the_stores_client(target, wanted, left, count)
 
 

@@ -246,6 +246,27 @@ def test_what_readers_cannot_read_the_stores_client_does(
     assert contents(done.folder) == contents(tmp_path / "model")
 
 
+class SilentAtTheEnd(Readers):
+    """Killed after the last range of every file, before the word that the file is complete."""
+
+    def read(self, files: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield all but the last word on each file."""
+        return (said for said in super().read(files) if "begin" in said or "bytes" in said)
+
+
+@pytest.mark.local
+def test_a_file_whose_every_range_was_read_is_there_though_nobody_said_it_is_complete(
+    tmp_path: Path, context: StagingContext
+) -> None:
+    model = make_model(tmp_path / "model", "untold", (20 << 20, 3 << 20))
+    revision = api.resolve_revision(model, context)
+    api.stage(model, revision, MODELS_URI, context, owner="test")
+    target = Target.open(MODELS_URI, model.name, revision, context)
+    with SilentAtTheEnd() as readers:
+        done = fetch(target, tmp_path / "to", readers=readers)
+    assert contents(done.folder) == contents(tmp_path / "model")
+
+
 @pytest.mark.local
 def test_a_kept_file_that_is_damaged_is_fetched_again(tmp_path: Path, context: StagingContext) -> None:
     model = make_model(tmp_path / "model", "healed", (3 << 20, 2 << 20))
