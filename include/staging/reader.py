@@ -16,22 +16,20 @@ from __future__ import annotations
 import json
 import os
 import select
-import socket
 import ssl
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from include.staging.ranges import Range, split
+from include.staging.wire import connection, receiver, trust
 
 # Larger writes want larger pages of the page cache, which a fragmented memory has not: they took half as long again.
 BUFFER = 32 << 10
-# Waking for each record costs more than decrypting it.
-ENOUGH = 256 << 10
 SECONDS = 60.0
 TRIES = 4
 FIRST_PAUSE = 0.2
@@ -49,8 +47,9 @@ class _RefusedError(Exception):
 
 def main() -> int:
     """Read everything that is asked for; the exit code says how many workers died."""
-    order = json.load(sys.stdin.buffer)
-    crew = Crew(order["files"], split([file["size"] for file in order["files"]], order["part"]), order["workers"])
+    # Loaded before there is anything to do.
+    tls, order = trust(), json.load(sys.stdin.buffer)
+    crew = Crew(order["files"], split([file["size"] for file in order["files"]], order["part"]), order["workers"], tls)
     try:
         return crew.work()
     except BrokenPipeError:
@@ -64,22 +63,23 @@ class Crew:
     The number is in its pipe or in one worker's hands, so no two get the same range.
     """
 
-    def __init__(self, files: list[dict[str, Any]], ranges: list[Range], most: int) -> None:
+    def __init__(self, files: list[dict[str, Any]], ranges: list[Range], most: int, tls: ssl.SSLContext) -> None:
         self.files = files
         self.ranges = ranges
         self.most = min(most, len(ranges))
-        self.tls = trust()
+        self.tls = tls
         self.queue, self.told = os.pipe(), os.pipe()
         self.running = self.died = 0
+        self._untold = len(ranges)
         self._arrived: dict[int, dict[int, tuple[int, int]]] = {}
         os.write(self.queue[1], COUNTER.pack(0))
 
     def work(self) -> int:
-        """Hand on what the workers say until all have ended; returns how many died."""
+        """Hand on what the workers say until all is read or all have ended; returns how many died."""
         for _ in range(min(len(os.sched_getaffinity(0)), self.most)):
             self._fork()
         times, looked, rest = _processor_times(), time.monotonic(), b""
-        while True:
+        while self._untold:
             readable = select.select([self.told[0]], [], [], SECONDS_BETWEEN_LOOKS if self.running else 0)[0]
             if readable:
                 *lines, rest = (rest + os.read(self.told[0], 1 << 16)).split(b"\n")
@@ -90,6 +90,9 @@ class Crew:
             if time.monotonic() - looked > SECONDS_BETWEEN_LOOKS:
                 before, times, looked = times, _processor_times(), time.monotonic()
                 self._widen(*(late - early for late, early in zip(times, before, strict=True)))
+        for _ in range(self.running):
+            os.wait()
+        return self.died
 
     def claims(self) -> Iterator[Range]:
         """Yield ranges that no other worker gets."""
@@ -143,6 +146,7 @@ class Crew:
         for line in lines:
             os.write(1, line + b"\n")
             said = json.loads(line)
+            self._untold -= "begin" in said
             if "crc" not in said:
                 continue
             parts = self._arrived.setdefault(said["file"], {})
@@ -170,14 +174,6 @@ def _line(content: dict[str, Any]) -> bytes:
     return json.dumps(content).encode() + b"\n"
 
 
-def trust() -> ssl.SSLContext:
-    """Return what connections trust: the system's authorities, ``SSL_CERT_FILE`` and ``AWS_CA_BUNDLE``."""
-    context = ssl.create_default_context()
-    if bundle := os.environ.get("AWS_CA_BUNDLE"):
-        context.load_verify_locations(bundle)
-    return context
-
-
 class Reader:
     """One connection, one range after the other.
 
@@ -191,7 +187,6 @@ class Reader:
         self._connection: HTTPConnection | None = None
         self._buffer = memoryview(bytearray(BUFFER))
         self._counted = self._sent = 0
-        self._awake_at = 1
         self._said = time.monotonic()
 
     def read(self, span: Range) -> None:
@@ -236,11 +231,7 @@ class Reader:
     def _ask(self, file: dict[str, Any], span: Range) -> HTTPResponse:
         url = urlsplit(file["url"])
         if self._connection is None:
-            self._connection = (
-                HTTPSConnection(url.netloc, timeout=SECONDS, context=self.tls)
-                if url.scheme == "https"
-                else HTTPConnection(url.netloc, timeout=SECONDS)
-            )
+            self._connection = connection(url.scheme, url.netloc, self.tls, SECONDS)
         headers = {
             "Range": f"bytes={span.begin}-{span.end - 1}",
             "If-Match": file["etag"],
@@ -253,16 +244,13 @@ class Reader:
         """Write a body; what the answer's head left in its buffer first, the rest straight from the connection."""
         from awscrt.checksums import crc64nvme
 
-        # An answer that is the connection's last has taken the socket over.
-        connection = None if answer.will_close or self._connection is None else self._connection.sock
-        receive, buffer, crc, at = _into(connection, answer), self._buffer, 0, span.begin
+        receive = receiver(cast("HTTPConnection", self._connection), answer.fp)
+        buffer, crc, at = self._buffer, 0, span.begin
         filled = answer.fp.readinto1(buffer[: span.end - at])
         while at < span.end:
             wanted = min(BUFFER, span.end - at)
-            if connection:
-                self._wake_at(connection, ENOUGH if span.end - at > ENOUGH + BUFFER else 1)
             while filled < wanted:
-                got = receive(wanted - filled, buffer[filled:wanted])
+                got = receive(buffer[filled:wanted], span.end - at - filled)
                 if not got:
                     raise ConnectionResetError("the connection ended in the middle of the body")
                 filled += got
@@ -275,12 +263,6 @@ class Reader:
             filled = 0
             self._count(span.file)
         return crc
-
-    def _wake_at(self, connection: socket.socket, size: int) -> None:
-        """Sleep until so many bytes have arrived; never more than are to come."""
-        if size != self._awake_at:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
-            self._awake_at = size
 
     def _count(self, file: int, *, now: bool = False) -> None:
         if self._counted and (now or time.monotonic() - self._said > SECONDS_BETWEEN_COUNTS):
@@ -300,16 +282,6 @@ class Reader:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-            self._awake_at = 1
-
-
-def _into(connection: socket.socket | None, answer: HTTPResponse) -> Callable[[int, memoryview], int]:
-    """Return what receives up to so many bytes of a body into a buffer."""
-    if isinstance(connection, ssl.SSLSocket):
-        # ``recv_into`` is one more call around ``read``, for each record.
-        return cast("Callable[[int, memoryview], int]", connection.read)
-    receive = connection.recv_into if connection else answer.fp.readinto1
-    return lambda _, into: receive(into)
 
 
 if __name__ == "__main__":

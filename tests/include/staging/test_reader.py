@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socketserver
 import ssl
 import threading
 from collections import Counter
@@ -73,6 +72,7 @@ class RangeServer(ThreadingHTTPServer):
         self.faults: dict[int, Fault] = {}
         self.asked: Counter[int] = Counter()
         self.conditions: set[str] = set()
+        self.scheme = "http"
         super().__init__(("127.0.0.1", 0), Handler)
 
     def handle_error(self, *_: object) -> None:
@@ -84,25 +84,30 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[RangeServer]:
     with RangeServer() as server:
         if tls is not None:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
+            server.scheme = "https"
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
 
 
-@pytest.fixture
-def ranges() -> Iterator[RangeServer]:
-    with serving() as made:
+@pytest.fixture(params=["http", "https"])
+def ranges(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RangeServer]:
+    trusted = tmp_path_factory.mktemp("authority")
+    tls = server_context(trusted, "127.0.0.1") if request.param == "https" else None
+    if tls:
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(trusted / "ca.crt"))
+    with serving(tls) as made:
         yield made
 
 
-def order(
-    server: socketserver.BaseServer, folder: Path, sizes: Sequence[int], scheme: str = "http"
-) -> list[dict[str, Any]]:
+def order(server: RangeServer, folder: Path, sizes: Sequence[int]) -> list[dict[str, Any]]:
     files = []
     for number, size in enumerate(sizes):
         path = folder / f"{number}"
         path.write_bytes(bytes(size))
-        url = f"{scheme}://127.0.0.1:{server.server_address[1]}/{number}?signature=x"
+        url = f"{server.scheme}://127.0.0.1:{server.server_address[1]}/{number}?signature=x"
         files.append({"url": url, "path": str(path), "size": size, "etag": f'"{number}"'})
     return files
 
@@ -133,9 +138,9 @@ def test_every_byte_is_written_and_summed(ranges: RangeServer, tmp_path: Path) -
 
 def test_over_tls_only_with_an_authority_that_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(server_context(tmp_path, "127.0.0.1")) as server:
-        assert "CERTIFICATE_VERIFY_FAILED" in errors(read(order(server, tmp_path, [1000], "https")))[0]
+        assert "CERTIFICATE_VERIFY_FAILED" in errors(read(order(server, tmp_path, [1000])))[0]
         monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.crt"))
-        said = read(order(server, tmp_path, [len(DATA)], "https"))
+        said = read(order(server, tmp_path, [len(DATA)]))
     assert (tmp_path / "0").read_bytes() == DATA
     assert errors(said) == {}
 
