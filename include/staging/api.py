@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from include.catalog.weights import HuggingFaceSource, JumpStartSource, WeightsSpec
 from include.errors import ConfigurationError
@@ -56,9 +57,9 @@ def stage(
         return _nothing_to_stage(model, revision)
     target = Target.open(models_uri, model.name, revision, context)
     with explained(target.asked):
-        present = None if repair else _present(target, owner)
-        if present is not None:
-            return _verified(target, present, started)
+        found = None if repair else _found(target, owner, started)
+        if found is not None:
+            return found
         listing = _admitted(model, revision, target, budget_bytes, notice)
         meter = Meter(listing.total_bytes, progress)
         manifest = _move_and_publish(model, listing, target, owner, meter, repair=repair)
@@ -80,14 +81,20 @@ def verify(
         return _verified(target, target.require_manifest(), started, depth)
 
 
-def _present(target: Target, owner: str) -> Manifest | None:
-    """Return the manifest of a revision that is staged already."""
+def _found(target: Target, owner: str, started: float) -> StagedModel | None:
+    """Return a revision that is staged already, checked."""
     if target.context.expected_bucket_owner:
         target.region()
-    manifest = target.manifest()
-    if manifest is not None:
+    with ThreadPoolExecutor(1) as pool:
+        # Most of a re-staging that moves nothing is waiting for the store's listing.
+        listing = pool.submit(target.stored)
+        manifest = target.manifest()
+        if manifest is None:
+            return None
         _lock(target, owner).clear_abandoned()
-    return manifest
+    early = None if listing.exception() else listing.result()
+    inspect(target, manifest, early=early)
+    return _staged(target, manifest, moved=0, reused=True, started=started)
 
 
 def _lock(target: Target, owner: str) -> StagingLock:

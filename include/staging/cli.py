@@ -279,8 +279,9 @@ def _fetch(options: argparse.Namespace) -> int:
         from include.staging.progress import Meter
 
         target = _target(options)
-        meter = Meter(target.require_manifest().total_bytes, _say)
-        done = fetch(target, options.to, meter.count, durable=options.durable, readers=readers)
+        manifest = target.require_manifest()
+        meter = Meter(manifest.total_bytes, _say)
+        done = fetch(target, options.to, meter.count, durable=options.durable, readers=readers, manifest=manifest)
     if options.warm:
         warm(done.folder)
     print(json.dumps({"folder": str(done.folder), "moved_bytes": done.moved_bytes}))

@@ -33,8 +33,9 @@ Entry = list[int | str]
 
 @dataclass(frozen=True)
 class Digests:
-    """Of one read of a file: hex sha256, and CRC64NVME as S3 writes it."""
+    """Of one read of a file: its bytes, hex sha256, and CRC64NVME as S3 writes it."""
 
+    size: int
     sha256: str
     crc64nvme: str
 
@@ -51,13 +52,14 @@ def file_digests(path: Path | str, count: Callable[[str, int], None] = lambda _,
     """
     from awscrt.checksums import crc64nvme
 
-    sha256, crc, buffer = hashlib.sha256(), 0, memoryview(bytearray(READ))
+    sha256, crc, whole, buffer = hashlib.sha256(), 0, 0, memoryview(bytearray(READ))
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123
         while size := file.readinto(buffer):
             sha256.update(buffer[:size])
             crc = crc64nvme(buffer[:size], crc)
+            whole += size
             count(str(path), size)
-    return Digests(sha256.hexdigest(), crc_text(crc))
+    return Digests(whole, sha256.hexdigest(), crc_text(crc))
 
 
 def remembered_digests(
@@ -92,7 +94,7 @@ def _known(entry: Entry | None, identity: list[int]) -> Digests | None:
     """The remembered digests of a file that is as it was."""
     if entry is None or entry[: len(identity)] != identity or len(entry) != len(identity) + 2:
         return None
-    return Digests(str(entry[-2]), str(entry[-1]))
+    return Digests(identity[0], str(entry[-2]), str(entry[-1]))
 
 
 def _identity(path: Path | str) -> list[int]:

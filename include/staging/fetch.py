@@ -38,6 +38,7 @@ def fetch(
     *,
     durable: bool = False,
     readers: Readers | None = None,
+    manifest: Manifest | None = None,
 ) -> Fetched:
     """Copy a staged revision to ``<root>/<name>/<revision>/files``; its manifest is written beside, last.
 
@@ -48,11 +49,12 @@ def fetch(
     :param durable: return only when the bytes are on the disk, not only in this machine's memory: what reports the
         revision as there to others wants that.
     :param readers: started before, while this module was loaded.
+    :param manifest: the revision's, when the caller has read it.
     :raises ConfigurationError: there is not enough room.
     :raises IntegrityError: naming the files whose bytes differ.
     """
     with readers or Readers() as started:
-        manifest = target.require_manifest()
+        manifest = manifest or target.require_manifest()
         place = root / manifest.name / manifest.revision
         folder = place / FILES_FOLDER
         missing = _missing(folder, manifest)

@@ -30,12 +30,19 @@ Difference = tuple[str, str]
 """Reason and sentence."""
 
 
-def inspect(target: Target, manifest: Manifest, depth: Depth = Depth.LISTING) -> None:
+def inspect(
+    target: Target,
+    manifest: Manifest,
+    depth: Depth = Depth.LISTING,
+    early: Mapping[str, ObjectInfo] | None = None,
+) -> None:
     """Compare a revision with its manifest.
 
+    :param early: what lay in the revision's folder, perhaps before the manifest was written: what differs from it is
+        listed again.
     :raises IntegrityError: naming the files that are missing, changed or too many; all are in its evidence.
     """
-    found = list(compare(manifest, target.stored()))
+    found = [] if early and not any(compare(manifest, early)) else list(compare(manifest, target.stored()))
     if not found and depth is not Depth.LISTING:
         with ThreadPoolExecutor(HEADS_AT_ONCE) as pool:
             heads = list(pool.map(lambda file: target.head(file.path), manifest.files))

@@ -189,17 +189,22 @@ def _below(root: str) -> Iterator[str]:
 
     :raises ConfigurationError: a link to nowhere, or to a folder, which may lead round in a circle.
     """
-    for folder, folders, files in os.walk(root):
+    left = [root]
+    while left:
+        folder = left.pop()
         within = f"{folder[len(root) + 1 :]}/" if folder != root else ""
-        for name in (*folders, *files):
-            path = f"{folder}/{name}"
-            if os.path.islink(path) and not os.path.isfile(path):  # noqa: PTH113, PTH114
-                raise ConfigurationError(
-                    "LinkNotFollowed",
-                    f"source.path = {root!r}: {path} is a link to {os.readlink(path)!r}, which is no file",  # noqa: PTH115
-                    fix="put what it stands for in its place, or take it away",
-                )
-        yield from (f"{within}{name}" for name in files if os.path.isfile(f"{folder}/{name}"))  # noqa: PTH113
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_file():
+                    yield within + entry.name
+                elif entry.is_symlink():
+                    raise ConfigurationError(
+                        "LinkNotFollowed",
+                        f"source.path = {root!r}: {entry.path} is a link to {os.readlink(entry.path)!r}, which is no file",  # noqa: E501, PTH115
+                        fix="put what it stands for in its place, or take it away",
+                    )
+                elif entry.is_dir():
+                    left.append(entry.path)
 
 
 def _wheel(source: WheelSource, context: StagingContext) -> Listing:
@@ -212,7 +217,7 @@ def _local_files(paths: list[str], names: list[str], context: StagingContext) ->
     return tuple(
         SourceFile(
             name,
-            os.stat(path).st_size,  # noqa: PTH116
+            known.size,
             known.sha256,
             lambda path=path: _read(path),  # type: ignore[misc]
             crc64nvme=known.crc64nvme,

@@ -91,3 +91,17 @@ def test_a_source_is_read_with_its_own_connection_and_nothing_else_is(
     own = model.model_copy(update={"source": model.source.model_copy(update={"aws_conn_id": None})})
     with pytest.raises(PipelineError):
         list_source(own, HyperPodHook(cluster).staging_of(own))
+
+
+@pytest.mark.parametrize("where", ["nowhere", "optimizer", "."])
+def test_a_link_that_is_no_file_is_named(context: StagingContext, folder: Path, where: str) -> None:
+    (folder / "sub" / "other").symlink_to(folder / where)
+    with pytest.raises(ConfigurationError, match="sub/other is a link to .* which is no file"):
+        resolve_revision(model_of(folder, "linked"), context)
+
+
+def test_a_link_to_a_file_is_that_file(context: StagingContext, folder: Path, tmp_path: Path) -> None:
+    before = resolve_revision(model_of(folder, "linked"), context)
+    (folder / "sub" / "tokenizer.json").rename(tmp_path / "blob")
+    (folder / "sub" / "tokenizer.json").symlink_to(tmp_path / "blob")
+    assert resolve_revision(model_of(folder, "linked"), context) == before

@@ -15,7 +15,7 @@ from include.canonical import canonical_json
 from include.errors import ConfigurationError, IntegrityError
 from include.staging.api import resolve_revision, stage, verify
 from include.staging.context import StagingContext
-from include.staging.inspection import Depth
+from include.staging.inspection import Depth, inspect
 from include.staging.manifest import Manifest
 from include.staging.model import StagedModel
 from include.staging.sources import SourceFile, list_source
@@ -262,3 +262,16 @@ def test_nothing_moves_over_the_budget_or_into_a_bucket_that_is_not_there(
     with pytest.raises(ConfigurationError, match="BucketMissing"):
         stage(model, revision, "s3://no-such-bucket/models", context, owner="test")
     assert server.keys("models/refused/") == []
+
+
+def test_a_listing_from_before_the_manifest_refuses_nothing_and_hides_nothing(
+    server: Server, context: StagingContext, staged: StagedModel
+) -> None:
+    target = Target.open(MODELS_URI, staged.name, staged.revision, context)
+    manifest, early = target.require_manifest(), target.stored()
+    # Somebody was still uploading when it was made.
+    del early[SHARD]
+    inspect(target, manifest, early=early)
+    server.client.delete_object(Bucket=BUCKET, Key=key(staged, SHARD))
+    with pytest.raises(IntegrityError, match=f"{SHARD}: not in the store"):
+        inspect(target, manifest, early=early)
