@@ -312,9 +312,15 @@ def downloads(bench: Bench, folder: Path, root: Path, known: dict[str, str], scr
             "rclone": lambda _: rclone("copy", f"B:bench/{prefix}", str(out)),
         },
         known,
-        before=lambda: shutil.rmtree(out, ignore_errors=True),
+        before=lambda: _forget(out),
     )
     shutil.rmtree(out, ignore_errors=True)
+
+
+def _forget(out: Path) -> None:
+    """Remove what the one before fetched; nobody pays for what another left to be written."""
+    shutil.rmtree(out, ignore_errors=True)
+    os.sync()
 
 
 def hub_to_s3(bench: Bench, folder: Path, known: dict[str, str]) -> None:
