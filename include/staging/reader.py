@@ -90,6 +90,7 @@ class Crew:
             if time.monotonic() - looked > SECONDS_BETWEEN_LOOKS:
                 before, times, looked = times, _processor_times(), time.monotonic()
                 self._widen(*(late - early for late, early in zip(times, before, strict=True)))
+        self._dismiss()
         for _ in range(self.running):
             os.wait()
         return self.died
@@ -128,10 +129,13 @@ class Crew:
                 return
             self.running -= 1
             if status:
-                # It may have died with the number in its hands: then nobody else gets a range any more.
                 self.died += 1
                 self.most = 0
-                os.write(self.queue[1], COUNTER.pack(len(self.ranges)))
+                self._dismiss()
+
+    def _dismiss(self) -> None:
+        """Hand out no more ranges: who died with the number in its hands would leave the others waiting for it."""
+        os.write(self.queue[1], COUNTER.pack(len(self.ranges)))
 
     def _widen(self, idle: float, busy: float) -> None:
         """Fork more while processors idle: a connection to S3 is slower than a core."""
