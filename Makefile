@@ -8,6 +8,8 @@ STAMP := $(VENV)/.locked
 UV := $(BIN)/uv
 # They start a whole local cluster and Airflow each; side by side they would only wait for the processors.
 ONE_BY_ONE := tests/e2e tests/browser tests/chaos
+# The same examples in every run of the whole; pytest alone draws new ones (--hypothesis-seed repeats them).
+PYTEST := $(BIN)/pytest --hypothesis-profile=ci
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -50,8 +52,8 @@ browser: $(STAMP)
 	  $(BIN)/playwright install chromium
 
 test: lint types browser  ## Everything: lint, types, unit, integration, end-to-end, browser
-	@$(BIN)/pytest -n 2 --dist loadfile $(addprefix --ignore=,$(ONE_BY_ONE))
-	@$(BIN)/pytest $(ONE_BY_ONE)
+	@$(PYTEST) -n 2 --dist loadfile $(addprefix --ignore=,$(ONE_BY_ONE))
+	@$(PYTEST) $(ONE_BY_ONE)
 
 bench: $(STAMP)  ## Ours beside its peers in the same run (AREA=loadtest for one area); writes var/bench/*.json
 	@$(BIN)/python -m bench $(AREA)

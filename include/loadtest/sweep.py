@@ -123,8 +123,13 @@ def found_json(found: Found, search: SearchSpec, slo: Slo) -> JsonObject:
         "resolved": found.resolved,
         "stop": found.stop,
         "knee": None if bend.level is None else {"level": bend.level, "throughput": bend.throughput, "gain": bend.gain},
-        "probes": [msgspec.to_builtins(probe) for probe in found.probes],
+        "probes": probes_json(found.probes),
     }
+
+
+def probes_json(probes: Sequence[Probe]) -> list[JsonObject]:
+    """Return what is kept of probes."""
+    return [msgspec.to_builtins(probe) for probe in probes]
 
 
 def sentence(found: Found, search: SearchSpec) -> str:

@@ -133,6 +133,8 @@ class Measuring:
     def search(self, workload: WorkloadSpec, folder: Path, *, lost: Callable[[], bool]) -> JsonObject:
         """Look for the highest load that meets the workload's SLO; keep what was found beside the run's results.
 
+        Until it ends, and if it never does, its probes lie in ``partial/search-<workload>-t<try>.json``.
+
         :param lost: true once others may use the endpoint; then the search ends, and proves nothing from there on.
         """
         import json
@@ -140,11 +142,19 @@ class Measuring:
         from include.catalog.specs import SearchSpec
         from include.endpoint.invocation import resolve
         from include.endpoint.metricspages import metrics_pages
-        from include.loadtest.sweep import found_json, search_goodput, sentence
+        from include.loadtest.search import Probe
+        from include.loadtest.sweep import found_json, probes_json, search_goodput, sentence
 
         search, slo = workload.search or SearchSpec(), merged_slo(self.plan, workload)
         level = Level(workload, workload.loads[0], "cold")
         target = self._target(level, resolve(self.plan, self.ref, self.clients))
+        until_then, probes = f"{self.plan.run.path}/partial/search-{workload.name}-t{self.attempt}.json", list[Probe]()
+
+        def keep(probe: Probe) -> None:
+            self.log.info("search %s: %s", workload.name, probe)
+            probes.append(probe)
+            self.store.objects.put(until_then, json.dumps(probes_json(probes), indent=1).encode())
+
         found = search_goodput(
             target,
             workload,
@@ -153,7 +163,7 @@ class Measuring:
             out_dir=folder,
             salt=f"{self.plan.run.owner}:{self.attempt}",
             session=self.clients.session,
-            on_probe=lambda probe: self.log.info("search %s: %s", workload.name, probe),
+            on_probe=keep,
             metrics_urls=metrics_pages(self.plan, self.ref, self.clients),
             broken=lambda: "the lease was lost: others may have used the endpoint" if lost() else "",
         )
@@ -161,6 +171,7 @@ class Measuring:
         content = found_json(found, search, slo)
         path = f"{self.plan.run.path}/search/{workload.name}.json"
         self.store.objects.put(path, json.dumps(content, indent=1).encode())
+        self.store.objects.delete(until_then)
         return content
 
     def launch(self, level: Level, place: Place) -> str:

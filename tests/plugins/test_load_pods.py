@@ -21,7 +21,7 @@ from airflow.sdk.exceptions import TaskDeferred
 from include.canonical import digest
 from include.catalog.loader import load_catalog
 from include.catalog.plan import ReleasePlan, RunIdentity
-from include.catalog.specs import ClusterSpec, LoadSpec, PromptSpec, WorkloadSpec
+from include.catalog.specs import ClusterSpec, LoadSpec, PromptSpec, SearchSpec, Slo, WorkloadSpec
 from include.endpoint.model import EndpointRef
 from include.errors import PipelineError
 from include.loadtest.api import load_records, summarise
@@ -100,6 +100,7 @@ class Case:
         run_id: str,
         engine: str = "ours",
         load: LoadSpec | None = None,
+        search: SearchSpec | None = None,
         **cluster: Any,
     ) -> None:
         self.run = RunIdentity(dag_id="release_model", run_id=run_id, started_at=dt.datetime.now(dt.UTC))
@@ -116,7 +117,7 @@ class Case:
             load = LoadSpec(mode="closed", concurrency=2, requests=3)
         workload = WorkloadSpec(
             name="w", prompts=(PromptSpec(output_tokens=4),), loads=(load,), request_timeout_s=20, engine=engine,
-            warmup_requests=2 if engine == "ours" else 0,
+            warmup_requests=2 if engine == "ours" else 0, search=search, slo=Slo(ttft_ms=1000),
         )  # fmt: skip
         self.plan = ReleasePlan(
             run=self.run, model=load_catalog().model("smollm2-135m"), revision="r", endpoint_name=NAME, model_prefix="",
@@ -400,3 +401,46 @@ def test_what_was_measured_until_the_task_was_killed_is_kept(
     # A retry that asked the same again would meet the caches that the first try has warmed.
     first, second = (found.workers[0]["meta"]["job"]["salt"] for found in tries)
     assert first != second
+
+
+FEW = LoadSpec(mode="closed", concurrency=1, requests=3)
+SEARCH = SearchSpec(by="concurrency", start=1, limit=4, duration_s=1, max_probes=6)
+
+
+def kept(case: Case, name: str) -> Any:
+    """What lies in a file of the run, ``None`` when it is not there."""
+    found = {item.path.rpartition("/")[2]: item.path for item in case.objects.list()}
+    return json.loads(case.objects.get(found[name]) or b"null") if name in found else None
+
+
+def test_a_search_follows_the_levels_and_its_probes_are_kept(
+    stack: Stack, endpoint: EndpointRef, results: Path
+) -> None:
+    case = Case(stack, endpoint, results, "search", load=FEW, search=SEARCH)
+    case.task().execute(case.context())
+    found = kept(case, "w.json")
+    # The client may have been the limit on a busy machine; what was run is there in any case.
+    assert [probe["level"] for probe in found["probes"]][:1] == [1]
+    assert found["by"] == "concurrency"
+    assert kept(case, "search-w-t1.json") is None, "the probes are in the finding"
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_the_probes_of_a_search_that_was_killed_are_kept(
+    stack: Stack, endpoint: EndpointRef, results: Path, model_server: ReferenceServer
+) -> None:
+    search = SearchSpec(by="concurrency", start=1, limit=2, duration_s=3)
+    case = Case(stack, endpoint, results, "killed-search", load=FEW, search=search)
+
+    def kill() -> None:
+        wait_for("the first probe is kept", lambda: kept(case, "search-w-t1.json"))
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(KeyboardInterrupt):
+        case.task().execute(case.context())
+    killer.join()
+    assert [probe["level"] for probe in kept(case, "search-w-t1.json")] == [1]
+    assert kept(case, "w.json") is None
+    wait_for("the lease is gone", lambda: not case.left())

@@ -19,7 +19,9 @@ from tests.include.results.builders import provenance, result, statistics
 DATA = Path(__file__).parents[1] / "loadtest" / "data"
 SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 figures = st.floats(0, 1e7, allow_nan=False)
-names = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=20)
+names = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=20).filter(
+    str.strip
+)
 
 
 @st.composite
