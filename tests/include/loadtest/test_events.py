@@ -305,7 +305,8 @@ def test_a_streamed_answer_is_recognised_not_parsed_token_by_token(monkeypatch: 
     assert len(parsed) < 10
 
 
-@given(data=st.binary(max_size=400), cuts=CUTS)
+# The end of a stream is no noise: alone it is an empty answer, which is judged with its level.
+@given(data=st.binary(max_size=400).filter(lambda data: b"[DONE]" not in data), cuts=CUTS)
 @settings(max_examples=150, deadline=None)
 def test_noise_is_a_failed_record_never_an_exception(data: bytes, cuts: list[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
