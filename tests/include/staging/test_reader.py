@@ -68,20 +68,20 @@ class RangeServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, host: str) -> None:
         self.faults: dict[int, Fault] = {}
         self.asked: Counter[int] = Counter()
         self.conditions: set[str] = set()
         self.scheme = "http"
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__((host, 0), Handler)
 
     def handle_error(self, *_: object) -> None:
         return
 
 
 @contextmanager
-def serving(tls: ssl.SSLContext | None = None) -> Iterator[RangeServer]:
-    with RangeServer() as server:
+def serving(tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iterator[RangeServer]:
+    with RangeServer(host) as server:
         if tls is not None:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
             server.scheme = "https"
@@ -107,7 +107,7 @@ def order(server: RangeServer, folder: Path, sizes: Sequence[int]) -> list[dict[
     for number, size in enumerate(sizes):
         path = folder / f"{number}"
         path.write_bytes(bytes(size))
-        url = f"{server.scheme}://127.0.0.1:{server.server_address[1]}/{number}?signature=x"
+        url = f"{server.scheme}://{server.server_address[0]}:{server.server_address[1]}/{number}?signature=x"
         files.append({"url": url, "path": str(path), "size": size, "etag": f'"{number}"'})
     return files
 
@@ -143,6 +143,8 @@ def test_over_tls_only_with_an_authority_that_is_trusted(tmp_path: Path, monkeyp
         said = read(order(server, tmp_path, [len(DATA)]))
     assert (tmp_path / "0").read_bytes() == DATA
     assert errors(said) == {}
+    with serving(server_context(tmp_path, "127.0.0.1"), host="127.0.0.2") as somebody_else:
+        assert "IP address mismatch" in errors(read(order(somebody_else, tmp_path, [1000])))[0]
 
 
 def cut(handler: Handler, before: int, body: bytes) -> None:
@@ -163,7 +165,26 @@ def goodbye(handler: Handler, _: int, body: bytes) -> None:
     handler.close_connection = True
 
 
-@pytest.mark.parametrize(("fault", "asked"), [(cut, 3), (slow_down, 3), (goodbye, 1)])
+def hang_up(handler: Handler, _: int, body: bytes) -> None:
+    handler.answer(206, body)
+    handler.close_connection = True
+
+
+def old_server(handler: Handler, _: int, body: bytes) -> None:
+    handler.protocol_version = "HTTP/1.0"
+    goodbye(handler, 0, body)
+
+
+def in_crumbs(handler: Handler, _: int, body: bytes) -> None:
+    """The last bytes come one by one, over TLS each in a record of its own."""
+    handler.answer(206, body[:-2000], len(body))
+    for at in range(len(body) - 2000, len(body)):
+        handler.wfile.write(body[at : at + 1])
+
+
+@pytest.mark.parametrize(
+    ("fault", "asked"), [(cut, 3), (slow_down, 3), (goodbye, 1), (hang_up, 1), (old_server, 1), (in_crumbs, 1)]
+)
 def test_what_passes_is_tried_again(ranges: RangeServer, tmp_path: Path, fault: Fault, asked: int) -> None:
     ranges.faults[PART] = fault
     said = read(order(ranges, tmp_path, [len(DATA)]))
