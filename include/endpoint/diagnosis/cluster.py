@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import datetime as dt
 
-from include.endpoint.diagnosis.model import Diagnosis, Limits, age, cut, events_with, evidence_of, waits_for_lost_node
+from include.endpoint.diagnosis.model import (
+    LEAVING,
+    Diagnosis,
+    Limits,
+    age,
+    cut,
+    events_with,
+    evidence_of,
+    is_leaving,
+    waits_for_lost_node,
+)
 from include.endpoint.diagnosis.registration import serving
 from include.endpoint.facts import Facts
 from include.errors import FailureClass
 
 LOST = ("NodeLost", "Evicted", "Terminated", "Preempted")
-LEAVING = ("UnschedulablePendingReplacement", "UnschedulablePendingReboot", "Unschedulable")
 
 
 def vanished(facts: Facts, _now: dt.datetime, _limits: Limits) -> Diagnosis | None:
@@ -68,7 +77,7 @@ def queued(facts: Facts, now: dt.datetime, limits: Limits) -> Diagnosis | None:
 def node_leaving(facts: Facts, _now: dt.datetime, _limits: Limits) -> Diagnosis | None:
     """A node of the endpoint is being replaced or rebooted, or is gone."""
     for node in facts.nodes:
-        if node.ready and node.health not in LEAVING:
+        if not is_leaving(node):
             continue
         state = node.health if node.health in LEAVING else "not ready"
         return _replaced(

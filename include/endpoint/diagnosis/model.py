@@ -6,10 +6,11 @@ import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from include.endpoint.facts import EventFacts, Facts, PodFacts
+from include.endpoint.facts import EventFacts, Facts, NodeFacts, PodFacts
 from include.errors import FailureClass
 
 MOST_EVENTS, MOST_LINES = 8, 12
+LEAVING = ("UnschedulablePendingReplacement", "UnschedulablePendingReboot", "Unschedulable")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class Diagnosis:
     failure_class: FailureClass
     terminal: bool
     evidence: tuple[str, ...] = ()
+
+
+def is_leaving(node: NodeFacts) -> bool:
+    """True when a node is being replaced or rebooted, or is gone."""
+    return not node.ready or node.health in LEAVING
 
 
 def waits_for_lost_node(pod: PodFacts) -> bool:

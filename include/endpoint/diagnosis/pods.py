@@ -14,6 +14,7 @@ from include.endpoint.diagnosis.model import (
     events_with,
     evidence_of,
     first_line_with,
+    is_leaving,
     oldest,
     waits_for_lost_node,
 )
@@ -145,7 +146,7 @@ def out_of_memory(facts: Facts, _now: dt.datetime, _limits: Limits) -> Diagnosis
     """A container was killed for memory."""
     for pod in facts.pods:
         for container in pod.containers:
-            if container.terminated_reason != "OOMKilled" and container.exit_code != 137:
+            if not _killed_for_memory(facts, pod, container):
                 continue
             if container.ready and container.restarts == 0:
                 continue
@@ -160,6 +161,14 @@ def out_of_memory(facts: Facts, _now: dt.datetime, _limits: Limits) -> Diagnosis
                 evidence=evidence_of(facts),
             )
     return None
+
+
+def _killed_for_memory(facts: Facts, pod: PodFacts, container: ContainerFacts) -> bool:
+    if container.terminated_reason == "OOMKilled":
+        return True
+    # Any SIGKILL ends with 137: a deletion's and a lost node's are not for memory.
+    leaving = {node.name for node in facts.nodes if is_leaving(node)}
+    return container.exit_code == 137 and not pod.deleting and pod.node not in leaving
 
 
 def image_pull(facts: Facts, now: dt.datetime, limits: Limits) -> Diagnosis | None:

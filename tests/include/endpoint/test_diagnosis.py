@@ -568,6 +568,22 @@ def test_row(
     assert told.row == row, f"the user is told {told.message}"
 
 
+KILLED = (container(restarts=1, exit_code=137, terminated_reason="Error"),)
+
+
+@pytest.mark.parametrize(
+    ("facts", "row"),
+    [
+        (starting_facts(pod(containers=KILLED), nodes=(NodeFacts("hyperpod-i-1", True, "Schedulable"),)), "oom"),
+        (starting_facts(pod(containers=KILLED), nodes=(NodeFacts("hyperpod-i-1", False),)), "node-replaced"),
+        (starting_facts(pod(containers=KILLED, deleting=True)), None),
+    ],
+)
+def test_a_kill_is_for_memory_unless_its_node_or_its_pod_goes(facts: Facts, row: str | None) -> None:
+    told = explain(facts, SOON)
+    assert (told and told.row) == row
+
+
 def test_every_row_of_the_catalogue_has_a_case() -> None:
     assert {case[0] for case in CASES} == set(ROWS)
 
