@@ -6,8 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.locked
 UV := $(BIN)/uv
-# They start a whole local cluster and Airflow each; side by side they would only wait for the processors.
-ONE_BY_ONE := tests/e2e tests/browser tests/chaos
+# A checkout has one local HyperPod with Airflow, so these take turns.
+ONE_BY_ONE := tests/e2e
+# A third of a test's time is waiting.
+AT_ONCE := 3
 # The same examples in every run of the whole; pytest alone draws new ones (--hypothesis-seed repeats them).
 PYTEST := $(BIN)/pytest --hypothesis-profile=ci
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
@@ -52,7 +54,7 @@ browser: $(STAMP)
 	  $(BIN)/playwright install chromium
 
 test: lint types browser  ## Everything: lint, types, unit, integration, end-to-end, browser
-	@$(PYTEST) -n 2 --dist loadfile $(addprefix --ignore=,$(ONE_BY_ONE))
+	@$(PYTEST) -n $(AT_ONCE) --dist loadfile $(addprefix --ignore=,$(ONE_BY_ONE))
 	@$(PYTEST) $(ONE_BY_ONE)
 
 bench: $(STAMP)  ## Ours beside its peers in the same run (AREA=loadtest for one area); writes var/bench/*.json
