@@ -13,6 +13,7 @@ that could not be read. A range that is in none of them was not tried.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import select
@@ -21,6 +22,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -37,6 +39,7 @@ SECONDS_BETWEEN_COUNTS = 0.5
 SECONDS_BETWEEN_LOOKS = 0.3
 # More connections are opened while processors are idle for more than this share.
 IDLE = 0.2
+UNANSWERED = 3
 COUNTER = struct.Struct("<q")
 WORTH_ANOTHER_TRY = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -113,8 +116,12 @@ class Crew:
             os.close(1)
             os.close(self.told[0])
             reader = Reader(self.files, self.tls, self.told[1])
+            unanswered = 1
             for span in self.claims():
-                reader.read(span)
+                unanswered = 0 if reader.read(span) else unanswered + 1
+                if unanswered > 1:
+                    # Nobody answered at all, or not twice in a row: the rest is for the store's client.
+                    os._exit(UNANSWERED)
         except BrokenPipeError:
             os._exit(0)
         except BaseException as error:  # noqa: BLE001 - a forked process must not go on with its parent's work
@@ -129,8 +136,10 @@ class Crew:
                 return
             self.running -= 1
             if status:
-                self.died += 1
+                # Another would fare no better.
                 self.most = 0
+            if status and os.waitstatus_to_exitcode(status) != UNANSWERED:
+                self.died += 1
                 self._dismiss()
 
     def _dismiss(self) -> None:
@@ -140,8 +149,10 @@ class Crew:
     def _widen(self, idle: float, busy: float) -> None:
         """Fork more while processors idle: a connection to S3 is slower than a core."""
         if idle > IDLE * (idle + busy):
-            for _ in range(min(self.running, self.most - self.running)):
-                self._fork()
+            # A machine that allows no more processes has enough of them.
+            with suppress(OSError):
+                for _ in range(min(self.running, self.most - self.running, self._untold - self.running)):
+                    self._fork()
 
     def _hand_on(self, lines: list[bytes]) -> None:
         """Write what was said, and when a file is complete."""
@@ -189,29 +200,35 @@ class Reader:
         self.tls = tls
         self.told = told
         self._connection: HTTPConnection | None = None
-        self._buffer = memoryview(bytearray(BUFFER))
+        # The first read must empty the buffer that the answer's head was read into.
+        self._buffer = memoryview(bytearray(max(BUFFER, io.DEFAULT_BUFFER_SIZE)))
         self._counted = self._sent = 0
         self._said = time.monotonic()
 
-    def read(self, span: Range) -> None:
-        """Read a range, and say so; failures that may pass are tried again."""
+    def read(self, span: Range) -> bool:
+        """Read a range, and say so; failures that may pass are tried again. False: nobody answered."""
         place = {"file": span.file, "begin": span.begin}
         for attempt in range(TRIES):
             try:
                 crc = self._try(span)
             except _RefusedError as error:
-                return self._say(place | {"error": str(error)})
+                # Its body was not read.
+                self._close()
+                self._say(place | {"error": str(error)})
+                return True
             except (OSError, HTTPException) as error:
                 self._close()
                 self._uncount(span.file)
                 if attempt + 1 == TRIES:
-                    return self._say(place | {"error": f"{type(error).__name__}: {error}"[:300]})
+                    self._say(place | {"error": f"{type(error).__name__}: {error}"[:300]})
+                    return False
                 time.sleep(FIRST_PAUSE * 2**attempt)
             else:
                 self._count(span.file, now=True)
                 self._sent = 0
-                return self._say(place | {"size": span.end - span.begin, "crc": crc})
-        return None
+                self._say(place | {"size": span.end - span.begin, "crc": crc})
+                return True
+        return False
 
     def _try(self, span: Range) -> int:
         file = self.files[span.file]

@@ -34,9 +34,11 @@ class Readers:
 
     def __exit__(self, *_: object) -> None:
         """End them all, whatever they do. Were we killed instead, they would end with the next word they say."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        if self._process.returncode is None:
+            # Until it is waited for, its number is nobody else's.
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -49,4 +51,3 @@ class Readers:
         with suppress(BrokenPipeError), given:
             given.write(json.dumps({"part": PART, "workers": MOST_READERS, "files": files}).encode())
         yield from map(json.loads, told_by)
-        self._process.wait()

@@ -195,14 +195,15 @@ def _below(root: str) -> Iterator[str]:
         within = f"{folder[len(root) + 1 :]}/" if folder != root else ""
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_file():
-                    yield within + entry.name
-                elif entry.is_symlink():
+                # Asked of the entry, a link that leads round in a circle is an error of the system.
+                if entry.is_symlink() and not os.path.isfile(entry.path):  # noqa: PTH113
                     raise ConfigurationError(
                         "LinkNotFollowed",
                         f"source.path = {root!r}: {entry.path} is a link to {os.readlink(entry.path)!r}, which is no file",  # noqa: E501, PTH115
                         fix="put what it stands for in its place, or take it away",
                     )
+                if entry.is_file():
+                    yield within + entry.name
                 elif entry.is_dir():
                     left.append(entry.path)
 

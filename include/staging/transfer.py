@@ -108,8 +108,8 @@ def _behind_a_proxy(url: str) -> bool:
         return False
     from urllib.request import getproxies, proxy_bypass
 
-    host = urlsplit(url)
-    return host.scheme in getproxies() and not proxy_bypass(host.netloc)
+    host, proxies = urlsplit(url), getproxies()
+    return (host.scheme in proxies or "all" in proxies) and not proxy_bypass(host.netloc)
 
 
 def _read_range(target: Target, wanted: Wanted, span: Range, count: Count) -> int:

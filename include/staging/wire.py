@@ -91,6 +91,7 @@ class Tls:
             try:
                 return cast("int", self._tls.read(len(into), into))
             except ssl.SSLWantReadError:
+                self._flush()
                 self._fill()
 
     def sendall(self, data: bytes) -> None:

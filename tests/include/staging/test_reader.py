@@ -217,6 +217,36 @@ def test_what_does_not_pass_is_said_and_holds_up_nothing_else(
     assert (written[:PART], written[2 * PART :]) == (DATA[:PART], DATA[2 * PART :])
 
 
+def test_what_is_refused_is_asked_for_once(ranges: RangeServer, tmp_path: Path) -> None:
+    def gone(handler: Handler, _: int, body: bytes) -> None:
+        handler.answer(404, b"<Error>" + bytes(5000))
+
+    ranges.faults = dict.fromkeys((0, PART, 2 * PART), gone)
+    assert errors(read(order(ranges, tmp_path, [len(DATA)]))).keys() == ranges.faults.keys()
+    assert set(ranges.asked.values()) == {1}
+
+
+def test_a_store_that_nobody_reaches_is_left_to_its_client_at_once(tmp_path: Path) -> None:
+    with serving() as server:
+        files = order(server, tmp_path, [1] * 60)
+    server.server_close()
+    failed = {one["file"] for one in read(files) if "error" in one}
+    # One for each worker, of which there may be sixteen in time.
+    assert 0 < len(failed) <= 32
+
+
+def test_the_end_of_readers_reaches_no_other_process(
+    ranges: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = []
+    monkeypatch.setattr("os.killpg", lambda number, _: killed.append(psutil.Process(number).status()))
+    with Readers() as readers:
+        assert errors(list(readers.read(order(ranges, tmp_path, [1000])))) == {}
+        with readers:
+            pass
+    assert len(killed) == 1, "its number may be another's once it was waited for"
+
+
 @pytest.mark.parametrize("victim", ["worker", "all"])
 def test_a_killed_reader_is_noticed_and_leaves_no_process(ranges: RangeServer, tmp_path: Path, victim: str) -> None:
     killed, family = threading.Event(), list[psutil.Process]()
@@ -246,18 +276,18 @@ def _peer_of(handler: Handler, family: list[psutil.Process]) -> psutil.Process:
 
 
 @pytest.mark.local
-@pytest.mark.parametrize("what", ["killed", "proxied"])
+@pytest.mark.parametrize("what", ["killed", "http_proxy", "all_proxy"])
 def test_what_readers_cannot_read_the_stores_client_does(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     context: StagingContext = request.getfixturevalue("context")
-    model = make_model(tmp_path / "model", f"readers-{what}", (40 << 20, 3 << 20))
+    model = make_model(tmp_path / "model", f"readers-{what.replace('_', '-')}", (40 << 20, 3 << 20))
     revision = api.resolve_revision(model, context)
     api.stage(model, revision, MODELS_URI, context, owner="test")
     target, counts = Target.open(MODELS_URI, model.name, revision, context), Counter[str]()
-    if what == "proxied":
+    if what != "killed":
         # The readers know no proxy: whatever is asked of this address would fail.
-        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+        monkeypatch.setenv(what, "http://127.0.0.1:9")
         monkeypatch.setattr("urllib.request.proxy_bypass", lambda _: False)
 
     def count(path: str, size: int) -> None:
@@ -266,7 +296,7 @@ def test_what_readers_cannot_read_the_stores_client_does(
         counts[path] += size
 
     with Readers() as readers:
-        if what == "proxied":
+        if what != "killed":
             monkeypatch.setenv("no_proxy", "127.0.0.1")
         done = fetch(target, tmp_path / "to", count, readers=readers)
     assert contents(done.folder) == contents(tmp_path / "model")

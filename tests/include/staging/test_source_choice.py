@@ -93,7 +93,7 @@ def test_a_source_is_read_with_its_own_connection_and_nothing_else_is(
         list_source(own, HyperPodHook(cluster).staging_of(own))
 
 
-@pytest.mark.parametrize("where", ["nowhere", "optimizer", "."])
+@pytest.mark.parametrize("where", ["nowhere", "optimizer", ".", "sub/other", "config.json/x"])
 def test_a_link_that_is_no_file_is_named(context: StagingContext, folder: Path, where: str) -> None:
     (folder / "sub" / "other").symlink_to(folder / where)
     with pytest.raises(ConfigurationError, match=r"sub/other is a link to .* which is no file"):
