@@ -28,7 +28,7 @@ def trust() -> ssl.SSLContext:
 
 
 def connection(scheme: str, host: str, tls: ssl.SSLContext, seconds: float) -> HTTPConnection:
-    """Return a connection, not yet made; ``seconds`` may pass without a byte."""
+    """Return a connection, not yet made; it fails when for ``seconds`` less than ``ENOUGH`` arrives of a long body."""
     return Https(host, timeout=seconds, context=tls) if scheme == "https" else HTTPConnection(host, timeout=seconds)
 
 
@@ -70,7 +70,6 @@ class Tls:
             try:
                 return step()
             except ssl.SSLWantReadError:
-                self._flush()
                 self._fill()
             finally:
                 self._flush()
@@ -80,6 +79,8 @@ class Tls:
             self._below.sendall(self._leaving.read())
 
     def _fill(self) -> None:
+        # The other side may wait for it.
+        self._flush()
         if got := self._below.recv_into(self._buffer):
             self._arrived.write(self._buffer[:got])
         else:
@@ -91,7 +92,6 @@ class Tls:
             try:
                 return cast("int", self._tls.read(len(into), into))
             except ssl.SSLWantReadError:
-                self._flush()
                 self._fill()
 
     def sendall(self, data: bytes) -> None:

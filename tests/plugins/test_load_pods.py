@@ -373,6 +373,20 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+def interrupt(case: Case, what: str, happened: Any) -> None:
+    """Run the task, and interrupt it once something has happened."""
+
+    def kill() -> None:
+        wait_for(what, happened)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(KeyboardInterrupt):
+        case.task().execute(case.context())
+    killer.join()
+
+
 @pytest.mark.usefixtures("interruptible")
 def test_what_was_measured_until_the_task_was_killed_is_kept(
     stack: Stack, endpoint: EndpointRef, results: Path, model_server: ReferenceServer
@@ -380,17 +394,8 @@ def test_what_was_measured_until_the_task_was_killed_is_kept(
     case = Case(stack, endpoint, results, "killed", load=LoadSpec(mode="closed", concurrency=2, duration_s=60))
     tries = []
     for case.attempt in (1, 2):
-        before = len(model_server.log()["answers"])
-
-        def kill(least: int = before + 300) -> None:
-            wait_for("some requests are answered", lambda: len(model_server.log()["answers"]) > least)
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-        killer = threading.Thread(target=kill)
-        killer.start()
-        with pytest.raises(KeyboardInterrupt):
-            case.task().execute(case.context())
-        killer.join()
+        least = len(model_server.log()["answers"]) + 300
+        interrupt(case, "some requests are answered", lambda least=least: len(model_server.log()["answers"]) > least)
         (path,) = (item.path for item in case.objects.list() if item.path.endswith(f"-t{case.attempt}.parquet"))
         (results / "kept.parquet").write_bytes(case.objects.get(path) or b"")
         tries.append(load_records(results / "kept.parquet"))
@@ -426,21 +431,10 @@ def test_a_search_follows_the_levels_and_its_probes_are_kept(
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_the_probes_of_a_search_that_was_killed_are_kept(
-    stack: Stack, endpoint: EndpointRef, results: Path, model_server: ReferenceServer
-) -> None:
+def test_the_probes_of_a_search_that_was_killed_are_kept(stack: Stack, endpoint: EndpointRef, results: Path) -> None:
     search = SearchSpec(by="concurrency", start=1, limit=2, duration_s=3)
     case = Case(stack, endpoint, results, "killed-search", load=FEW, search=search)
-
-    def kill() -> None:
-        wait_for("the first probe is kept", lambda: kept(case, "search-w-t1.json"))
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    with pytest.raises(KeyboardInterrupt):
-        case.task().execute(case.context())
-    killer.join()
+    interrupt(case, "the first probe is kept", lambda: kept(case, "search-w-t1.json"))
     assert [probe["level"] for probe in kept(case, "search-w-t1.json")] == [1]
     assert kept(case, "w.json") is None
     wait_for("the lease is gone", lambda: not case.left())
